@@ -1,0 +1,1 @@
+"""Challenge data in, submissions out: one challenge per file."""

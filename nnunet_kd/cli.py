@@ -1,0 +1,79 @@
+"""The program ``nnunet_kd``: parse and delegate.
+
+Each verb is a module with ``EXAMPLE``, ``add_arguments(parser)`` and ``run(options)``;
+it is imported only when its verb is asked for, so that ``nnunet_kd --help`` costs no torch.
+"""
+
+import argparse
+import sys
+from importlib import import_module
+
+from nnunet_kd import __version__, discovery
+from nnunet_kd.errors import UsageError
+
+# verb: (module, one line of help)
+VERBS: dict[str, tuple[str, str]] = {
+    "plan": ("nnunet_kd.planning.command", "write the plans of a student and what it learns from its teacher"),
+    "release": ("nnunet_kd.deployment.release_command", "pack a student so that stock nnU-Net predicts it"),
+    "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),
+    "convert": ("nnunet_kd.dataset_conversion.command", "turn a challenge's download into an nnU-Net data set"),
+    "doctor": ("nnunet_kd.doctor", "check the installation and say how to mend each fault"),
+    "demo": ("nnunet_kd.phantoms.command", "from nothing to a comparison report in ten minutes"),
+}
+
+_USAGE = "nnunet_kd VERB [options]"
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {verb:<{width}}{text}" for verb, (_, text) in VERBS.items()]
+    head = f"usage: {_USAGE}\n\nKnowledge distillation for nnU-Net v2 (nnunet_kd {__version__}).\n\nverbs:\n"
+    return head + "\n".join(lines) + "\n\n'nnunet_kd VERB --help' shows the options of a verb and an example."
+
+
+def _parser(verb: str) -> tuple[argparse.ArgumentParser, object]:
+    module_name, text = VERBS[verb]
+    module = import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=f"nnunet_kd {verb}",
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser, module
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a verb and return its exit status.
+
+    A mistake of the user ends in one line on stderr and status 2; anything else is a bug
+    of ours and keeps its traceback.
+
+    Args:
+        arguments: What follows the program's name; ``None`` takes the command line's.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    verb = arguments[0]
+    if verb == "--version":
+        print(__version__)
+        return 0
+    if verb not in VERBS:
+        print(f"nnunet_kd: unknown verb '{verb}', expected one of: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    parser, module = _parser(verb)
+    options = parser.parse_args(arguments[1:])
+    discovery.register()
+    try:
+        status = module.run(options)  # type: ignore[attr-defined]
+    except UsageError as error:
+        print(f"nnunet_kd {verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return int(status or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

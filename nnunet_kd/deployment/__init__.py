@@ -1,0 +1,1 @@
+"""From a training folder to a model that travels."""

@@ -1,0 +1,1 @@
+"""What happens during training: teachers, targets, the objective, the trainer, its checkpoints."""

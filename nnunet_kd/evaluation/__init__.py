@@ -1,0 +1,1 @@
+"""Scores, paired statistics, plots and the comparison report."""

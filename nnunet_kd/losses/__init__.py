@@ -1,0 +1,1 @@
+"""Distillation losses: one family per file, the pure function first."""

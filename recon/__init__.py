@@ -1,0 +1,1 @@
+"""MRI reconstruction and super-resolution with distillation, after nnU-Net's planning conventions."""

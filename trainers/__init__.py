@@ -1,0 +1,3 @@
+"""The trainers that ``nnUNetv2_train -tr NAME`` finds: one per file."""
+
+__all__: list[str] = []
