@@ -6,6 +6,7 @@ module that re-exports the trainers; pointing at the package itself would break
 pickling and relative imports.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -25,7 +26,5 @@ def autoload() -> None:
     """Register unless ``NNUNET_KD_AUTOLOAD=0``. PyTorch calls this at ``import torch``, so it must never raise."""
     if os.environ.get(AUTOLOAD, "1") == "0":
         return
-    try:
+    with contextlib.suppress(Exception):  # an exception here would make `import torch` fail for every program
         register()
-    except Exception:  # noqa: BLE001, S110  # an exception here would make `import torch` fail for every program
-        pass
