@@ -139,9 +139,9 @@ def test_tensors_kept_as_plain_attributes_are_allowed() -> None:
 def model_folder(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str = "nnUNetTrainer__nnUNetPlans__3d_fullres", *, previous_stage: bool = False) -> Path:
         kwargs = {
-            "n_stages": 2, "features_per_stage": [4, 8], "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [2, 2, 2]], "n_conv_per_stage": [2, 2],
-            "n_conv_per_stage_decoder": [2], "conv_bias": True, "dropout_op": None, "dropout_op_kwargs": None,
+            "n_stages": 3, "features_per_stage": [4, 8, 8], "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3]] * 3, "strides": [1, 2, 2], "n_conv_per_stage": [2, 2, 2],
+            "n_conv_per_stage_decoder": [2, 2], "conv_bias": True, "dropout_op": None, "dropout_op_kwargs": None,
             "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d", "norm_op_kwargs": {"affine": True},
             "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
         }  # fmt: skip
@@ -168,13 +168,13 @@ def model_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_model_folder_costs_what_its_network_costs(model_folder: Callable[..., Path]) -> None:
-    assert read_model_cost(model_folder()) == network_cost(unet([4, 8]), (1, 1, 8, 8, 8))
+    assert read_model_cost(model_folder()) == network_cost(unet([4, 8, 8]), (1, 1, 8, 8, 8))
 
 
 def test_a_cascade_has_one_more_channel_per_structure(model_folder: Callable[..., Path]) -> None:
     network, shape = build_network(model_folder(previous_stage=True))
     assert shape == (1, 3, 8, 8, 8)
-    assert network_cost(network, shape).macs > network_cost(unet([4, 8]), (1, 1, 8, 8, 8)).macs
+    assert network_cost(network, shape).macs > network_cost(unet([4, 8, 8]), (1, 1, 8, 8, 8)).macs
 
 
 def test_building_leaves_the_random_state_alone(model_folder: Callable[..., Path]) -> None:
@@ -198,7 +198,7 @@ def test_a_renamed_folder_with_one_configuration_is_understood(model_folder: Cal
     plans = json.loads((folder / "plans.json").read_text())
     del plans["configurations"]["3d_lowres"]
     (folder / "plans.json").write_text(json.dumps(plans))
-    assert read_model_cost(folder).macs == network_cost(unet([4, 8]), (1, 1, 8, 8, 8)).macs
+    assert read_model_cost(folder).macs == network_cost(unet([4, 8, 8]), (1, 1, 8, 8, 8)).macs
 
 
 @pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
