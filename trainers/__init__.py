@@ -1,3 +1,5 @@
 """The trainers that ``nnUNetv2_train -tr NAME`` finds: one per file."""
 
-__all__: list[str] = []
+from nnunet_kd.trainers.kd_trainer import KDTrainer
+
+__all__ = ["KDTrainer"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import weakref
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -17,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_kd.errors import UsageError
+from nnunet_kd.networks.build import build_network, n_channels
+from nnunet_kd.planning.model_folder import ModelFolder, open_model_folder
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 
@@ -144,89 +143,21 @@ def network_cost(network: nn.Module, input_shape: Sequence[int]) -> NetworkCost:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(
-            f"expected an nnU-Net model folder (TRAINER__PLANS__CONFIGURATION with plans.json and dataset.json), "
-            f"found no '{path.name}' in '{path.parent}'; give the folder that holds fold_0"
-        ) from None
-    except ValueError as error:
-        raise UsageError(f"expected JSON in '{path}', which cannot be read: {error}; copy the model again") from error
-    return content
+def read_model_cost(model_folder: ModelFolder | Path, patch: Sequence[int] | None = None) -> NetworkCost:
+    """Return the cost of one patch of an nnU-Net model, batch 1, from its plans alone.
 
-
-def _trainer_and_configuration(folder: Path, plans: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Read both from the folder's name; a renamed folder needs plans with one configuration."""
-    known = list(plans.get("configurations", {}))
-    parts = folder.resolve().name.split("__")
-    if len(parts) == 3 and parts[2] in known:
-        return parts[0], parts[2]
-    if len(known) == 1:
-        return None, known[0]
-    raise UsageError(
-        f"expected a model folder named TRAINER__PLANS__CONFIGURATION with one of the configurations "
-        f"{', '.join(known) or '(none)'}, got '{folder}'; give the folder its name back"
-    )
-
-
-def build_network(model_folder: Path) -> tuple[nn.Module, tuple[int, ...]]:
-    """Build the untrained network of an nnU-Net model folder, without deep supervision.
+    No checkpoint is opened; deep supervision is off, as in a prediction.
 
     Args:
         model_folder: ``TRAINER__PLANS__CONFIGURATION`` with ``plans.json`` and ``dataset.json``.
-
-    Returns:
-        The network and the shape of its input: batch 1, all channels (those of a cascade's
-        previous stage included), the configuration's patch.
+        patch: Voxels per axis; ``None`` takes the configuration's own.
 
     Raises:
         UsageError: If the folder is no model folder or its network cannot be built here.
     """
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    plans, dataset = _read_json(model_folder / "plans.json"), _read_json(model_folder / "dataset.json")
-    trainer, name = _trainer_and_configuration(model_folder, plans)
-    manager = PlansManager(plans)
-    configuration = manager.get_configuration(name)
-    n_inputs = determine_num_input_channels(manager, configuration, dataset)
-    n_outputs = manager.get_label_manager(dataset).num_segmentation_heads
-    architecture = (
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-    )
-    builder = _builder(trainer)
-    described = (manager, configuration) if "plans_manager" in inspect.signature(builder).parameters else architecture
-    with torch.random.fork_rng(devices=[]):
-        try:
-            network: nn.Module = builder(*described, n_inputs, n_outputs, False)
-        except ImportError as error:
-            raise UsageError(f"the network of '{model_folder}' cannot be built here: {error}; install it") from error
-    return network, (1, n_inputs, *configuration.patch_size)
-
-
-def _builder(trainer: str | None) -> Any:  # noqa: ANN401  # a static method of one of nnU-Net's untyped classes
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    if trainer is None:
-        return nnUNetTrainer.build_network_architecture
-    try:
-        return recursive_find_trainer_class_by_name(trainer).build_network_architecture
-    except RuntimeError as error:
-        raise UsageError(
-            f"expected a trainer that nnU-Net can find, got '{trainer}' from the folder's name; "
-            "set nnUNet_extTrainer to the folder of its module"
-        ) from error
-
-
-def read_model_cost(model_folder: Path) -> NetworkCost:
-    """Return the cost of one patch of an nnU-Net model, from its plans alone.
-
-    No checkpoint is opened. See :func:`build_network` for the input and the refusals.
-    """
-    network, input_shape = build_network(model_folder)
-    return network_cost(network, input_shape)
+    folder = model_folder if isinstance(model_folder, ModelFolder) else open_model_folder(model_folder)
+    if patch is None:
+        patch = PlansManager(folder.plans).get_configuration(folder.configuration).patch_size
+    return network_cost(build_network(folder, deep_supervision=False), (1, n_channels(folder)[0], *patch))

@@ -1,0 +1,211 @@
+"""Frozen teachers and the targets they give: mean probabilities at the student's scales."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from nnunet_kd.distillation.checkpoints import file_sha256, load_checkpoint_safely
+from nnunet_kd.distillation.objective import deep_supervision_weights
+from nnunet_kd.errors import UsageError
+from nnunet_kd.networks.build import build_network
+from nnunet_kd.planning.kd_block import TeacherSource
+from nnunet_kd.planning.model_folder import ModelFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network of the ensemble.
+
+    Attributes:
+        name: Model folder and fold, for messages.
+        network: In evaluation mode, without gradients. Returns logits or a list of them, finest first.
+        weight: Share in the mean over members; the ensemble normalises.
+        sha256: Hash of its checkpoint, ``None`` for random weights.
+    """
+
+    name: str
+    network: nn.Module
+    weight: float
+    sha256: str | None = None
+
+
+def resolve_folds(source: TeacherSource, folder: ModelFolder, fold: int | str) -> tuple[int | str, ...]:
+    """Return the folds a teacher uses when fold ``fold`` is trained.
+
+    Raises:
+        UsageError: If ``"all"`` is asked for and no fold exists.
+    """
+    if source.folds == "same":
+        return (fold,)
+    if source.folds != "all":
+        return tuple(source.folds)
+    numbered = tuple(f for f in folder.folds if f != "all")
+    if not folder.folds:
+        raise UsageError(f"expected trained folds in {folder.path}, found none; train the teacher with nnUNetv2_train")
+    return numbered or ("all",)
+
+
+def load_member(  # noqa: PLR0913  # each is one fact about the member
+    source: TeacherSource,
+    folder: ModelFolder,
+    fold: int | str,
+    *,
+    weight: float,
+    device: torch.device,
+    seed: int = 0,
+) -> Member:
+    """Build a teacher's network and load its weights strictly.
+
+    Args:
+        source: The kd block's entry; with ``checkpoint`` ``None`` the weights stay random.
+        folder: Its model folder.
+        fold: Which fold to load.
+        weight: Share in the mean.
+        device: Where it will run.
+        seed: Of random weights. The global random state is left as it was.
+
+    Raises:
+        UsageError: If fold or checkpoint are missing, damaged, unsafe, changed since planning, or do not fit.
+    """
+    name = f"{folder.path.name} fold {fold}"
+    if source.checkpoint is None:
+        network = _random_network(folder, seed)
+        return Member(name=f"{name} (random weights)", network=_freeze(network, device), weight=weight)
+    path = folder.checkpoint(fold, source.checkpoint)
+    sha256 = file_sha256(path)
+    expected = source.sha256.get(str(fold))
+    if expected not in (None, sha256):
+        raise UsageError(
+            f"teacher {path} changed since it was planned (sha256 {sha256[:12]}, planned {expected[:12]}); "
+            f"if that is meant, plan again with: nnunet_kd plan ... --teacher {folder.path} --overwrite"
+        )
+    checkpoint = load_checkpoint_safely(path)
+    network = build_network(folder, trainer=checkpoint.get("trainer_name"), deep_supervision=True)
+    weights = {_plain_key(key): value for key, value in checkpoint["network_weights"].items()}
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise UsageError(f"the weights in {path} do not fit the network of its plans.json: {problem}") from error
+    return Member(name=name, network=_freeze(network, device), weight=weight, sha256=sha256)
+
+
+def _random_network(folder: ModelFolder, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(folder, deep_supervision=True)
+
+
+def _plain_key(key: str) -> str:
+    return key.removeprefix("module.").removeprefix("_orig_mod.")
+
+
+def _freeze(network: nn.Module, device: torch.device) -> nn.Module:
+    return network.to(device).eval().requires_grad_(False)
+
+
+class TeacherEnsemble:
+    """Members whose probabilities are averaged.
+
+    Held outside the student's network, optimiser, DDP wrapper and checkpoint.
+
+    Args:
+        members: At least one.
+        regions: Sigmoid per channel instead of softmax over channels.
+    """
+
+    def __init__(self, members: Sequence[Member], *, regions: bool) -> None:
+        self.members = list(members)
+        self.regions = regions
+        self._total = sum(member.weight for member in self.members)
+
+    @torch.no_grad()
+    def targets(
+        self, data: Tensor, sizes: Sequence[Sequence[int]], temperatures: Iterable[float]
+    ) -> dict[float, list[Tensor | None]]:
+        """Return the mean over members of ``softmax(z / T)`` at the student's scales.
+
+        Where a member has no output of a size, its full-resolution probabilities are area-pooled.
+
+        Args:
+            data: Input batch, ``(B, channels, *spatial)``.
+            sizes: Spatial size of each of the student's outputs, finest first.
+            temperatures: The temperatures that are needed.
+
+        Returns:
+            Per temperature one float32 tensor per scale, ``(B, C, *size)``; ``None`` for scales of weight 0.
+        """
+        needed = [weight > 0 for weight in deep_supervision_weights(len(sizes))]
+        sums: dict[float, list[Tensor | None]] = {t: [None] * len(sizes) for t in temperatures}
+        for member in self.members:
+            logits = _trained_outputs(member.network(data))
+            for temperature, mean in sums.items():
+                for scale, size in enumerate(sizes):
+                    if needed[scale]:
+                        share = self._at_size(logits, size, temperature) * (member.weight / self._total)
+                        mean[scale] = share if mean[scale] is None else mean[scale] + share
+        return sums
+
+    def _at_size(self, logits: Sequence[Tensor], size: Sequence[int], temperature: float) -> Tensor:
+        for output in logits:
+            if tuple(output.shape[2:]) == tuple(size):
+                return self.probabilities(output, temperature)
+        return interpolate(self.probabilities(logits[0], temperature), size=tuple(size), mode="area")
+
+    def probabilities(self, logits: Tensor, temperature: float) -> Tensor:
+        """Return softmax (sigmoid for regions) of ``logits / T`` in float32."""
+        scaled = logits.float() / temperature
+        return torch.sigmoid(scaled) if self.regions else torch.softmax(scaled, dim=1)
+
+    @torch.no_grad()
+    def refuse_nonfinite(self, data: Tensor) -> None:
+        """Name the member whose output is not finite on this batch.
+
+        Raises:
+            UsageError: If there is one.
+        """
+        for member in self.members:
+            if not all(bool(torch.isfinite(output).all()) for output in _as_list(member.network(data))):
+                raise UsageError(
+                    f"teacher {member.name} returned NaN or infinity; check it with nnUNetv2_predict, "
+                    "or leave it out of --teacher/--folds"
+                )
+
+
+def _as_list(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _trained_outputs(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Drop the coarsest head: nnU-Net gives it weight 0, so it was never trained."""
+    outputs = _as_list(output)
+    return outputs[:-1] if len(outputs) > 1 else outputs
+
+
+def pseudo_dice(probabilities: Tensor, labels: Tensor, *, regions: bool, ignored: Tensor | None = None) -> list[float]:
+    """Dice of hard predictions over a batch, per foreground class or region that occurs in it.
+
+    Args:
+        probabilities: ``(B, C, *spatial)``.
+        labels: Label map ``(B, 1, *spatial)``, or regions ``(B, C or C + 1, *spatial)``.
+        regions: Which of both.
+        ignored: True where voxels do not count, ``(B, 1, *spatial)``.
+
+    Returns:
+        One value in [0, 1] per class or region with at least one reference voxel.
+    """
+    counts = torch.ones_like(probabilities[:, :1], dtype=torch.bool) if ignored is None else ~ignored
+    if regions:
+        pairs = [(probabilities[:, c : c + 1] > 0.5, labels[:, c : c + 1] > 0) for c in range(probabilities.shape[1])]
+    else:
+        predicted = probabilities.argmax(1, keepdim=True)
+        pairs = [(predicted == c, labels == c) for c in range(1, probabilities.shape[1])]
+    scores = []
+    for prediction, reference in pairs:
+        if bool((reference & counts).any()):
+            overlap = (prediction & reference & counts).sum()
+            scores.append(float(2 * overlap / ((prediction & counts).sum() + (reference & counts).sum())))
+    return scores

@@ -1,0 +1,136 @@
+"""Whether a teacher can teach a student: same labels, same inputs, a patch both can process."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import lcm
+from typing import Any
+
+import numpy as np
+
+from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.model_folder import ModelFolder
+
+
+def check_data(teacher: ModelFolder, dataset_json: Mapping[str, Any]) -> None:
+    """Refuse a teacher that was trained for other labels, regions or channels.
+
+    Names count as well as values: 1 and 2 swapped is the classic way to distil nonsense.
+
+    Raises:
+        UsageError: Names the difference.
+    """
+    for key, what in (("labels", "labels"), ("regions_class_order", "region order"), ("channel_names", "channels")):
+        theirs, ours = teacher.dataset_json.get(key), dataset_json.get(key)
+        if json.dumps(theirs, sort_keys=True) != json.dumps(ours, sort_keys=True):
+            raise UsageError(
+                f"teacher {teacher.path.name} has {what} {json.dumps(theirs)}, the data set has {json.dumps(ours)}; "
+                "take a teacher trained on the same labels and channels"
+            )
+
+
+def check_preprocessing(teacher: ModelFolder, plans: Mapping[str, Any], configuration: str) -> None:
+    """Refuse a teacher whose preprocessing differs from the student's: it would see other images than it learned on.
+
+    Args:
+        teacher: The teacher's model folder.
+        plans: The student's plans.
+        configuration: The student's configuration.
+
+    Raises:
+        UsageError: Names the setting, the teacher's value and the student's.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    theirs = PlansManager(teacher.plans).get_configuration(teacher.configuration)
+    ours = PlansManager(dict(plans)).get_configuration(configuration)
+    pairs = {
+        "transposition": (teacher.plans["transpose_forward"], plans["transpose_forward"]),
+        "number of axes": (len(theirs.patch_size), len(ours.patch_size)),
+        "spacing": (np.round(theirs.spacing, 4).tolist(), np.round(ours.spacing, 4).tolist()),
+        "normalisation": (theirs.normalization_schemes, ours.normalization_schemes),
+        "use of the mask in normalisation": (theirs.use_mask_for_norm, ours.use_mask_for_norm),
+        "cascade": (theirs.previous_stage_name is not None, ours.previous_stage_name is not None),
+    }
+    if "CTNormalization" in ours.normalization_schemes:
+        key = "foreground_intensity_properties_per_channel"
+        pairs["CT intensity statistics"] = (_rounded(teacher.plans[key]), _rounded(plans[key]))
+    for what, (their_value, our_value) in pairs.items():
+        if their_value != our_value:
+            raise UsageError(
+                f"teacher {teacher.path.name}: {what} is {their_value}, the student's is {our_value}; "
+                "plan the student from this teacher's own plans (give it as the first --teacher)"
+            )
+
+
+def _rounded(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    return {c: {name: round(float(v), 3) for name, v in values.items()} for c, values in statistics.items()}
+
+
+def total_stride(strides: Sequence[Sequence[int]]) -> list[int]:
+    """Multiply the strides of all stages, per axis.
+
+    Example:
+        >>> total_stride([[1, 1, 1], [1, 2, 2], [2, 2, 2]])
+        [2, 4, 4]
+    """
+    return [int(product) for product in np.prod(np.atleast_2d(strides), axis=0)]
+
+
+def common_patch(patch: Sequence[int], strides: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+    """Round a patch up to the least common multiple of all networks' total strides, per axis.
+
+    Args:
+        patch: Voxels per axis.
+        strides: Of each network, per stage and axis.
+
+    Example:
+        >>> common_patch([40, 56], [[[1, 1], [2, 2], [2, 2]], [[1, 1], [3, 2]]])
+        [48, 56]
+    """
+    steps = [lcm(*axis) for axis in zip(*(total_stride(s) for s in strides), strict=True)]
+    return [-(-size // step) * step for size, step in zip(patch, steps, strict=True)]
+
+
+def check_patch(teacher: ModelFolder, patch: Sequence[int]) -> None:
+    """Refuse a patch that the teacher's strides do not divide.
+
+    Raises:
+        UsageError: With both numbers and the command that rounds the patch.
+    """
+    strides = network_strides(teacher.plans, teacher.configuration)
+    if strides is not None and common_patch(patch, [strides]) != list(patch):
+        raise UsageError(
+            f"patch {list(patch)} is no multiple of teacher {teacher.path.name}'s strides {total_stride(strides)}; "
+            "plan again, which rounds it up: nnunet_kd plan ... --overwrite"
+        )
+
+
+def network_strides(plans: Mapping[str, Any], configuration: str) -> list[list[int]] | None:
+    """Return the strides per stage and axis of a planned network, ``None`` where its plans carry none."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(dict(plans)).get_configuration(configuration)
+    strides = manager.network_arch_init_kwargs.get("strides")
+    if strides is None:
+        return None
+    n_axes = len(manager.patch_size)
+    return [[int(s)] * n_axes if np.isscalar(s) else [int(v) for v in s] for s in strides]
+
+
+def check_teacher(
+    teacher: ModelFolder, plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]
+) -> None:
+    """Run every check of a teacher against a planned student.
+
+    Raises:
+        UsageError: At the first difference.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    check_data(teacher, dataset_json)
+    if teacher.configuration not in teacher.plans.get("configurations", {}):
+        raise UsageError(
+            f"{teacher.path / 'plans.json'} lacks configuration '{teacher.configuration}'; copy the folder again"
+        )
+    check_preprocessing(teacher, plans, configuration)
+    check_patch(teacher, PlansManager(dict(plans)).get_configuration(configuration).patch_size)

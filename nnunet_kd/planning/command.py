@@ -1,0 +1,281 @@
+"""The verb ``nnunet_kd plan``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.json_blocks import check_choice
+from nnunet_kd.planning.kd_block import (
+    OPTIMIZERS,
+    PRECISIONS,
+    Budget,
+    KDSettings,
+    LossTerm,
+    TeacherSource,
+    parse_settings,
+    settings_to_json,
+)
+from nnunet_kd.planning.model_folder import ModelFolder, nnunet_folder, open_model_folder, portable, read_json
+from nnunet_kd.planning.presets import PRESETS
+from nnunet_kd.planning.students import STUDENTS
+
+EXAMPLE = (
+    "nnunet_kd plan -d 4 -c 3d_fullres --shrink 8 \\\n"
+    "      --teacher Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("-d", metavar="ID", required=True, help="data set, number or name; must be preprocessed")
+    parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="2d, 3d_fullres, 3d_lowres, ...")
+    parser.add_argument(
+        "-p",
+        metavar="PLANS",
+        help="name of the student's plans (default: nnUNetKDPlans, or with METHOD and seed in it)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="plan a configuration anew that these plans have already"
+    )
+    _add_teacher_arguments(parser.add_argument_group("teacher"))
+    _add_student_arguments(parser.add_argument_group("student"))
+    _add_budget_arguments(parser.add_argument_group("budget (default: nnU-Net's own, 1000 epochs of 250 steps)"))
+
+
+def _add_teacher_arguments(group: Any) -> None:  # noqa: ANN401  # argparse's group class is private
+    group.add_argument(
+        "--teacher",
+        metavar="MODEL_FOLDER",
+        action="append",
+        default=[],
+        help="folder with fold_X in it, absolute or relative to nnUNet_results; several make an ensemble",
+    )
+    group.add_argument(
+        "--folds",
+        nargs="+",
+        default=["same"],
+        metavar="FOLD",
+        help="same: the teacher of the fold being trained, which never saw its validation cases (default); all, or numbers: an ensemble",
+    )
+    group.add_argument(
+        "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint in each fold (default: %(default)s)"
+    )
+    group.add_argument(
+        "--random-teacher",
+        action="store_true",
+        help="give the teachers random weights: the control that shows whether the teacher's knowledge matters",
+    )
+    group.add_argument(
+        "--method",
+        choices=list(PRESETS),
+        help="preset of losses (default: kd); none makes a control, or a teacher to be",
+    )
+    group.add_argument(
+        "--losses",
+        nargs="+",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="losses instead of a preset, e.g. logits_kl:weight=1,temperature=4,schedule=warmup",
+    )
+    group.add_argument(
+        "--from-plans",
+        default="nnUNetPlans",
+        metavar="PLANS",
+        help="where a control without a teacher starts from (default: %(default)s)",
+    )
+
+
+def _add_student_arguments(group: Any) -> None:  # noqa: ANN401
+    group.add_argument(
+        "--student", choices=list(STUDENTS), default="same", help="network class (default: the teacher's own)"
+    )
+    group.add_argument(
+        "--shrink",
+        type=int,
+        default=None,
+        metavar="N",
+        help="divide the features of every stage by N, at least 4 remain (default: 2; 1 with --method none)",
+    )
+    group.add_argument("--depth", type=int, metavar="N", help="keep the first N resolution stages")
+
+
+def _add_budget_arguments(group: Any) -> None:  # noqa: ANN401
+    group.add_argument("--epochs", type=int, metavar="N", help="epochs")
+    group.add_argument("--iterations", type=int, metavar="N", help="training steps per epoch")
+    group.add_argument("--val-iterations", type=int, metavar="N", help="validation steps per epoch")
+    group.add_argument("--optimizer", choices=list(OPTIMIZERS), help="SGD is nnU-Net's; AdamW suits short schedules")
+    group.add_argument(
+        "--lr", type=float, metavar="RATE", help="first learning rate (nnU-Net: 1e-2 with SGD; 1e-3 with AdamW)"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="of initialisation and sampling")
+    group.add_argument(
+        "--precision", choices=list(PRECISIONS), help="of training steps on a CPU (default: bfloat16 where native)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Check everything, write the student's plans, and show teacher beside student.
+
+    Raises:
+        UsageError: For whatever cannot be planned; nothing is written then.
+    """
+    from nnunet_kd.planning import planner
+    from nnunet_kd.planning.overview import next_commands, side_by_side
+
+    preprocessed = _dataset_folder(options.d)
+    dataset_json = read_json(preprocessed / "dataset.json")
+    teachers = [open_model_folder(folder) for folder in options.teacher]
+    for teacher in teachers:
+        _check_teacher_options(teacher, options)
+    method = _method(options)
+    settings = _settings(options, method, teachers)
+    name_part = "random" if options.random_teacher else options.method
+    plans_name = options.p or planner.default_plans_name(name_part, options.seed)
+    planner.check_plans_name(plans_name)
+    request = planner.StudentRequest(
+        configuration=options.c,
+        student=options.student,
+        factor=_shrink_factor(options, method),
+        depth=options.depth,
+        plans_name=plans_name,
+    )
+    base = teachers[0].plans if teachers else _base_plans(preprocessed, options.from_plans)
+    _check_dataset(base, preprocessed)
+    existing = planner.check_existing(preprocessed / f"{plans_name}.json", request, overwrite=options.overwrite)
+    plans = planner.student_plans(base, request, settings, teachers=teachers, existing=existing)
+    planner.check_students_teachers(plans, request, teachers, dataset_json)
+    print(side_by_side(plans, base, options.c, dataset_json, teachers))
+    path = planner.write_plans(plans, preprocessed)
+    print(
+        f"\nwrote {path}\n\nnext:\n" + "\n".join(f"  {line}" for line in next_commands(plans, options.c, preprocessed))
+    )
+
+
+def _dataset_folder(text: str) -> Path:
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    pattern = f"Dataset{int(text):03d}_*" if text.isdecimal() else text
+    found = sorted(folder for folder in preprocessed.glob(pattern) if folder.is_dir())
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise UsageError(
+            f"-d: expected one data set '{text}' in {preprocessed}, found {names}; "
+            f"type: nnUNetv2_plan_and_preprocess -d {text}"
+        )
+    return found[0]
+
+
+def _check_teacher_options(teacher: ModelFolder, options: argparse.Namespace) -> None:
+    if teacher.configuration != options.c:
+        raise UsageError(
+            f"--teacher: {teacher.path.name} is a {teacher.configuration} model, the student's configuration is "
+            f"{options.c}; give a {options.c} teacher or type -c {teacher.configuration}"
+        )
+    if not options.random_teacher and options.folds != ["same"]:
+        for fold in teacher.folds if options.folds == ["all"] else options.folds:
+            teacher.checkpoint(fold, options.chk)
+    elif not options.random_teacher and not teacher.folds:
+        raise UsageError(f"expected trained folds in {teacher.path}, found none; train the teacher with nnUNetv2_train")
+
+
+def _method(options: argparse.Namespace) -> str:
+    method: str = options.method or "kd"
+    if options.losses and options.method:
+        raise UsageError("--method and --losses exclude each other; a preset has its own losses")
+    if method != "none" and not options.teacher:
+        raise UsageError("expected --teacher MODEL_FOLDER, or --method none for a control or a teacher to be")
+    if method == "none" and options.random_teacher:
+        raise UsageError("--method none has no teacher, so leave out --random-teacher")
+    return method
+
+
+def _shrink_factor(options: argparse.Namespace, method: str) -> int:
+    if options.shrink is None:
+        return 1 if method == "none" else 2
+    if options.shrink < 1:
+        raise UsageError(f"--shrink: expected a whole number >= 1, got {options.shrink}")
+    return int(options.shrink)
+
+
+def _settings(options: argparse.Namespace, method: str, teachers: Sequence[ModelFolder]) -> KDSettings:
+    from nnunet_kd.planning.planner import with_hashes
+
+    sources = [with_hashes(_source(teacher, options), teacher) for teacher in teachers] if method != "none" else []
+    losses = tuple(map(parse_loss, options.losses)) if options.losses else PRESETS[method].losses
+    settings = KDSettings(
+        method="random_teacher" if options.random_teacher else "custom" if options.losses else method,
+        seed=options.seed,
+        teachers=tuple(sources),
+        losses=losses,
+        budget=Budget(
+            num_epochs=options.epochs,
+            num_iterations_per_epoch=options.iterations,
+            num_val_iterations_per_epoch=options.val_iterations,
+            optimizer=options.optimizer,
+            initial_lr=options.lr,
+        ),
+        precision=options.precision,
+    )
+    return parse_settings(settings_to_json(settings), "plan")  # the same checks as when training reads it
+
+
+def _source(teacher: ModelFolder, options: argparse.Namespace) -> TeacherSource:
+    folds = options.folds[0] if options.folds in (["same"], ["all"]) else tuple(map(_fold, options.folds))
+    source = TeacherSource(model_folder=portable(teacher.path), folds=folds, checkpoint=options.chk)
+    return replace(source, checkpoint=None) if options.random_teacher else source
+
+
+def _fold(text: str) -> int | str:
+    if text != "all" and not text.isdecimal():
+        raise UsageError(f"--folds: expected 'same', 'all' or fold numbers, got '{text}'")
+    return text if text == "all" else int(text)
+
+
+def parse_loss(text: str) -> LossTerm:
+    """Read ``NAME[:KEY=VALUE,...]``.
+
+    Raises:
+        UsageError: If it does not have that form.
+
+    Example:
+        >>> parse_loss("logits_kl:weight=0.5,temperature=4").options
+        {'temperature': 4}
+    """
+    import json
+
+    name, _, rest = text.partition(":")
+    values: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise UsageError(
+                f"--losses: expected NAME:KEY=VALUE,..., got '{text}'; e.g. logits_kl:weight=1,temperature=2"
+            )
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    common = {key: values.pop(key) for key in ("weight", "schedule") if key in values}
+    return LossTerm(name=name, options=values, **common)
+
+
+def _base_plans(preprocessed: Path, plans_name: str) -> dict[str, Any]:
+    path = preprocessed / f"{plans_name}.json"
+    if not path.is_file():
+        found = sorted(file.stem for file in preprocessed.glob("*Plans.json"))
+        check_choice(plans_name, found, "--from-plans")
+    plans: dict[str, Any] = read_json(path)
+    return plans
+
+
+def _check_dataset(base: dict[str, Any], preprocessed: Path) -> None:
+    if base.get("dataset_name") != preprocessed.name:
+        # a teacher of another data set may teach this one; its plans then need this data set's name for nnU-Net's folders
+        print(
+            f"note: the teacher was trained on {base.get('dataset_name')}, the student will be on {preprocessed.name}; "
+            "its plans are taken over, so this data set must be preprocessed with them",
+            file=sys.stderr,
+        )
+        base["dataset_name"] = preprocessed.name

@@ -1,0 +1,242 @@
+"""The ``kd`` block of a plans file: what a student learns from, and how.
+
+Everything a distillation run needs stands here and nowhere else, so that a run can be
+repeated from its folder. nnU-Net ignores the block and stores it with the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.json_blocks import (
+    check_choice,
+    check_keys,
+    check_number,
+    read_block,
+    write_block,
+)
+
+VERSION = 1
+SCHEDULES = ("constant", "warmup", "cosine")
+OPTIMIZERS = ("SGD", "AdamW")
+PRECISIONS = ("float32", "bfloat16")
+_TERM_KEYS = ("name", "weight", "schedule")
+
+Folds = Literal["same", "all"] | tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSource:
+    """Where a teacher comes from.
+
+    Attributes:
+        model_folder: nnU-Net model folder (the one with ``fold_X`` in it), absolute or
+            relative to ``nnUNet_results``.
+        folds: ``"same"``: the teacher of the fold being trained, which never saw the student's
+            validation cases. ``"all"`` or a list: an ensemble of these folds.
+        checkpoint: File name in each fold; ``None`` is a teacher with random weights.
+        weight: Share in the mean over teachers, > 0; its folds divide it equally.
+        sha256: Fold to checkpoint hash, recorded when planned; a mismatch is refused.
+    """
+
+    model_folder: str
+    folds: Folds = "same"
+    checkpoint: str | None = "checkpoint_final.pth"
+    weight: float = 1.0
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """One distillation loss in the weighted sum.
+
+    Attributes:
+        name: A name of ``nnunet_kd.losses.LOSSES``.
+        weight: Factor, >= 0.
+        schedule: How the weight moves over the epochs: ``constant``, ``warmup`` (linear from 0
+            over the first tenth) or ``cosine`` (from the full weight to 0).
+        options: The loss's own settings, e.g. ``temperature``. In JSON they stand beside ``name``.
+    """
+
+    name: str
+    weight: float = 1.0
+    schedule: str = "constant"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What replaces nnU-Net's schedule; ``None`` keeps nnU-Net's own value.
+
+    Attributes:
+        num_epochs: Epochs (nnU-Net: 1000).
+        num_iterations_per_epoch: Training steps per epoch (nnU-Net: 250).
+        num_val_iterations_per_epoch: Validation steps per epoch (nnU-Net: 50).
+        optimizer: ``SGD`` (nnU-Net's, momentum 0.99) or ``AdamW``.
+        initial_lr: First learning rate (nnU-Net: 1e-2 with SGD; 1e-3 with AdamW), decaying polynomially.
+    """
+
+    num_epochs: int | None = None
+    num_iterations_per_epoch: int | None = None
+    num_val_iterations_per_epoch: int | None = None
+    optimizer: str | None = None
+    initial_lr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KDSettings:
+    """The distillation of one configuration.
+
+    Attributes:
+        method: Name of the preset that was planned; for people and folder names only.
+        seed: Covers initialisation and sampling; ``None`` leaves both random.
+        teachers: Members of the ensemble; empty for a control.
+        teacher_outputs: ``online`` runs the teachers on every batch.
+        supervision_weight: Factor of nnU-Net's own loss, >= 0.
+        losses: Terms added to it; empty is the control.
+        budget: Schedule.
+        precision: Arithmetic of training steps on a CPU: ``float32``, ``bfloat16`` (autocast), or
+            ``None``: bfloat16 where the processor has it natively. CUDA always follows nnU-Net.
+    """
+
+    method: str = "kd"
+    seed: int | None = None
+    teachers: tuple[TeacherSource, ...] = ()
+    teacher_outputs: str = "online"
+    supervision_weight: float = 1.0
+    losses: tuple[LossTerm, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    precision: str | None = None
+
+    @property
+    def uses_teachers(self) -> bool:
+        """Whether training needs the teachers' outputs."""
+        return any(term.weight > 0 for term in self.losses)
+
+
+def default_settings(model_folder: str) -> KDSettings:
+    """Settings of a trainer run on plans without a ``kd`` block: plain logits distillation, same fold."""
+    return KDSettings(teachers=(TeacherSource(model_folder=model_folder),), losses=(LossTerm(name="logits_kl"),))
+
+
+def read_settings(plans: Mapping[str, Any], configuration: str) -> KDSettings | None:
+    """Read one configuration's settings from a plans file.
+
+    Args:
+        plans: The content of a plans file.
+        configuration: nnU-Net configuration, e.g. ``3d_fullres``.
+
+    Returns:
+        The settings, or ``None`` when the plans have no ``kd`` block.
+
+    Raises:
+        UsageError: For an unknown key, loss or value, another version, or a block without the configuration.
+    """
+    if "kd" not in plans:
+        return None
+    block = plans["kd"]
+    check_keys(block, ("version", "configurations"), "kd block")
+    if block.get("version") != VERSION:
+        raise UsageError(f"kd block: expected version {VERSION}, got {block.get('version')!r}; plan again")
+    configurations = block.get("configurations", {})
+    if configuration not in configurations:
+        raise UsageError(
+            f"plans '{plans.get('plans_name')}' distil {', '.join(configurations) or 'nothing'}, not '{configuration}'; "
+            f"add it with: nnunet_kd plan -d {plans.get('dataset_name')} -c {configuration} "
+            f"-p {plans.get('plans_name')} --teacher MODEL_FOLDER"
+        )
+    return parse_settings(configurations[configuration], f"kd block, {configuration}")
+
+
+def parse_settings(data: Mapping[str, Any], where: str) -> KDSettings:
+    """Turn the JSON object of one configuration into checked settings.
+
+    Raises:
+        UsageError: Names the place, what was expected and what came.
+    """
+    check_keys(data, KDSettings.__dataclass_fields__, where)
+    settings = read_block(
+        KDSettings,
+        data,
+        where,
+        teachers=tuple(
+            _parse_teacher(t, f"{where}, teacher {i}") for i, t in enumerate(_items(data, "teachers", where))
+        ),
+        losses=tuple(_parse_term(t, f"{where}, loss {i}") for i, t in enumerate(_items(data, "losses", where))),
+        budget=_parse_budget(data.get("budget") or {}, f"{where}, budget"),
+    )
+    check_number(settings.supervision_weight, f"{where}, supervision_weight", at_least=0)
+    check_choice(settings.teacher_outputs, ("online",), f"{where}, teacher_outputs")
+    check_choice(settings.precision, (None, *PRECISIONS), f"{where}, precision")
+    if settings.seed is not None:
+        check_number(settings.seed, f"{where}, seed", at_least=0, whole=True)
+    if settings.uses_teachers and not settings.teachers:
+        raise UsageError(f"{where}: losses without a teacher; add one under 'teachers' or set 'losses' to []")
+    if settings.supervision_weight == 0 and not settings.uses_teachers:
+        raise UsageError(f"{where}: supervision_weight 0 and no loss leave nothing to learn from")
+    return settings
+
+
+def _items(data: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
+    items = data.get(key, [])
+    if not isinstance(items, list | tuple):
+        raise UsageError(f"{where}, {key}: expected a list, got {type(items).__name__}")
+    return items
+
+
+def _parse_teacher(data: Mapping[str, Any], where: str) -> TeacherSource:
+    check_keys(data, TeacherSource.__dataclass_fields__, where)
+    folds = data.get("folds", "same")
+    if isinstance(folds, list | tuple):
+        folds = tuple(folds)
+        if not folds:
+            raise UsageError(f"{where}, folds: expected at least one fold")
+        for fold in folds:
+            if fold != "all":
+                check_number(fold, f"{where}, folds", at_least=0, whole=True)
+    else:
+        check_choice(folds, ("same", "all"), f"{where}, folds")
+    teacher = read_block(TeacherSource, data, where, folds=folds)
+    check_number(teacher.weight, f"{where}, weight", above=0)
+    return teacher
+
+
+def _parse_term(data: Mapping[str, Any], where: str) -> LossTerm:
+    # imported here: the losses need torch, reading a block's shape does not
+    from nnunet_kd.losses import LOSSES, loss_options
+
+    if not isinstance(data, Mapping) or "name" not in data:
+        raise UsageError(f"{where}: expected an object with a 'name', one of {', '.join(LOSSES)}")
+    check_choice(data["name"], LOSSES, f"{where}, name")
+    check_keys(data, (*_TERM_KEYS, *loss_options(data["name"])), where)
+    common = {key: value for key, value in data.items() if key in _TERM_KEYS}
+    options = {key: value for key, value in data.items() if key not in _TERM_KEYS}
+    term = LossTerm(**common, options=options)
+    check_number(term.weight, f"{where}, weight", at_least=0)
+    check_choice(term.schedule, SCHEDULES, f"{where}, schedule")
+    try:
+        LOSSES[term.name](**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: {error}") from error
+    return term
+
+
+def _parse_budget(data: Mapping[str, Any], where: str) -> Budget:
+    budget = read_block(Budget, data, where)
+    for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch"):
+        value = getattr(budget, name)
+        if value is not None:
+            check_number(value, f"{where}, {name}", at_least=1, whole=True)
+    if budget.initial_lr is not None:
+        check_number(budget.initial_lr, f"{where}, initial_lr", above=0)
+    check_choice(budget.optimizer, (None, *OPTIMIZERS), f"{where}, optimizer")
+    return budget
+
+
+def settings_to_json(settings: KDSettings) -> dict[str, Any]:
+    """Turn settings into the JSON object that :func:`parse_settings` reads back unchanged."""
+    data: dict[str, Any] = write_block(settings)
+    for term in data["losses"]:
+        term.update(term.pop("options"))
+    return data

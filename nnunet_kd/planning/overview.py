@@ -1,0 +1,106 @@
+"""What ``nnunet_kd plan`` prints: teacher beside student, and the next commands."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunet_kd.networks.cost import NetworkCost, read_model_cost
+from nnunet_kd.planning.model_folder import ModelFolder
+
+_ROWS = {
+    "parameters": lambda cost: f"{cost.parameters:,}",
+    "GMAC per patch": lambda cost: f"{cost.macs / 1e9:.3g}",
+    "peak activations per patch [MB]": lambda cost: f"{cost.peak_activation_bytes / 1e6:.3g}",
+    "weights on disk [MB]": lambda cost: f"{cost.megabytes:.3g}",
+}
+
+
+def side_by_side(
+    plans: Mapping[str, Any],
+    base: Mapping[str, Any],
+    configuration: str,
+    dataset_json: Mapping[str, Any],
+    teachers: Sequence[ModelFolder],
+) -> str:
+    """Return a table of what the networks cost on the student's patch, float32, batch 1.
+
+    Args:
+        plans: The student's plans.
+        base: The plans it was derived from; they stand for the teacher where there is none.
+        configuration: nnU-Net configuration.
+        dataset_json: Content of dataset.json.
+        teachers: Model folders; each is a column.
+    """
+    patch = plans["configurations"][configuration]["patch_size"]
+    columns = {f"teacher {teacher.path.name}": read_model_cost(teacher, patch) for teacher in teachers}
+    if not teachers:
+        columns[f"network of {base['plans_name']}"] = read_model_cost(
+            _planned(base, configuration, dataset_json), patch
+        )
+    student = read_model_cost(_planned(plans, configuration, dataset_json), patch)
+    columns["student"] = student
+    lines = [f"patch {'x'.join(map(str, patch))}, batch {plans['configurations'][configuration]['batch_size']}"]
+    lines += [f"  {key}: {name}" for key, name in zip(_letters(columns), columns, strict=True)]
+    lines.append(f"{'':<34}" + "".join(f"{key:>14}" for key in _letters(columns)) + f"{'A / student':>14}")
+    first = next(iter(columns.values()))
+    for row, show in _ROWS.items():
+        lines.append(
+            f"{row:<34}"
+            + "".join(f"{show(cost):>14}" for cost in columns.values())
+            + f"{_ratio(row, first, student):>14}"
+        )
+    return "\n".join(lines)
+
+
+def _planned(plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]) -> ModelFolder:
+    """Describe a model that is planned but not trained yet."""
+    return ModelFolder(
+        path=Path(plans["plans_name"]),
+        trainer="nnUNetTrainer",
+        configuration=configuration,
+        plans=dict(plans),
+        dataset_json=dict(dataset_json),
+    )
+
+
+def _letters(columns: Mapping[str, NetworkCost]) -> list[str]:
+    return [chr(ord("A") + i) for i in range(len(columns) - 1)] + ["student"]
+
+
+def _ratio(row: str, teacher: NetworkCost, student: NetworkCost) -> str:
+    fields = {
+        "parameters": "parameters",
+        "GMAC per patch": "macs",
+        "peak activations per patch [MB]": "peak_activation_bytes",
+        "weights on disk [MB]": "megabytes",
+    }
+    return f"{getattr(teacher, fields[row]) / getattr(student, fields[row]):.1f}x"
+
+
+def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Path) -> list[str]:
+    """Return the commands to type after planning, in their order.
+
+    Args:
+        plans: The student's plans.
+        configuration: The configuration just planned.
+        preprocessed: The data set's folder in ``nnUNet_preprocessed``.
+    """
+    dataset, name = plans["dataset_name"], plans["plans_name"]
+    planned = plans["configurations"][configuration]
+    commands = []
+    if not (preprocessed / planned["data_identifier"]).is_dir():
+        commands.append(f"nnUNetv2_preprocess -d {dataset} -plans_name {name} -c {configuration}")
+    previous = planned.get("previous_stage")
+    if previous and previous not in plans["kd"]["configurations"]:
+        commands.append(f"nnunet_kd plan -d {dataset} -c {previous} -p {name} --teacher MODEL_FOLDER_OF_{previous}")
+    if previous:
+        commands.append(
+            f"nnUNetv2_train {dataset} {previous} FOLD -tr KDTrainer -p {name}   # every fold, before the next line"
+        )
+    commands.append(f"nnUNetv2_train {dataset} {configuration} FOLD -tr KDTrainer -p {name}")
+    commands.append(
+        f"nnUNetv2_predict -d {dataset} -c {configuration} -f FOLD -tr KDTrainer -p {name} -i INPUT -o OUTPUT"
+    )
+    model = f"{dataset}/KDTrainer__{name}__{configuration}"
+    commands.append(f"nnunet_kd release -m $nnUNet_results/{model} -f FOLD -o student.zip")
+    return commands
