@@ -135,8 +135,6 @@ def _interval(units: list[Floats], statistic: Statistic, value: float, how: Resa
         "confidence_level": how.level,
         generator: np.random.default_rng(how.seed),
     }
-    if all(np.array_equal(unit, np.full_like(unit, unit[0])) for unit in units):
-        return value, value
     leave_one_out = np.array(
         [float(statistic(*[np.delete(unit, i) for unit in units], axis=-1)) for i in range(n_units)]
     )

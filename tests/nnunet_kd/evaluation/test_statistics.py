@@ -174,6 +174,14 @@ def test_student_and_teacher_have_shares_0_and_1(random: np.random.Generator) ->
         assert (share.value, share.low, share.high) == pytest.approx((expected, expected, expected))
 
 
+def test_a_case_missing_in_one_of_three_arms_leaves_the_share(random: np.random.Generator) -> None:
+    student = scores(random)
+    kd, teacher = student + 0.05, student + random.normal(0.10, 0.01, size=30)
+    expected = share_of_gap(kd[1:], student[1:], teacher[1:])
+    teacher[0] = NAN
+    assert share_of_gap(kd, student, teacher) == expected
+
+
 def test_no_share_is_named_where_the_gap_may_be_zero(random: np.random.Generator) -> None:
     student = scores(random)
     share = share_of_gap(student + 0.1, student, student + random.normal(0.0, 0.1, size=30))
