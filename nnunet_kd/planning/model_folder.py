@@ -92,7 +92,7 @@ class ModelFolder:
             raise UsageError(
                 f"expected fold {fold} in {self.path}, found folds: {found}; train it with: "
                 f"nnUNetv2_train {dataset} {self.configuration} {fold} -tr {self.trainer} "
-                f"-p {self.plans.get('plans_name', 'PLANS')}, or choose others with --folds"
+                f"-p {self.plans.get('plans_name', 'PLANS')}, or choose among those"
             )
         found = ", ".join(sorted(file.name for file in path.parent.glob("*.pth"))) or "none"
         raise UsageError(f"expected {name} in {path.parent}, found checkpoints: {found}; name one of them with -chk")
@@ -125,9 +125,7 @@ def _locate(text: str | Path) -> Path:
         if candidate.is_dir():
             return candidate.resolve()
     where = " or ".join(map(str, candidates))
-    raise UsageError(
-        f"no model folder {where}; train the teacher with nnUNetv2_train or give another folder with --teacher"
-    )
+    raise UsageError(f"no model folder {where}; train the teacher with nnUNetv2_train or give another folder")
 
 
 def portable(path: Path) -> str:
