@@ -7,11 +7,10 @@ builds the same network from the plans, it is filed under nnU-Net's own trainer.
 
 import contextlib
 import io
-import json
+import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -23,15 +22,16 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunet_kd import __version__
-from nnunet_kd.deployment.model_folder import ModelFolder
 from nnunet_kd.deployment.portable import portable_dataset, portable_plans, without_paths
 from nnunet_kd.distillation.checkpoints import file_sha256, load_checkpoint_safely, save_atomically, to_plain
 from nnunet_kd.errors import UsageError
-from nnunet_kd.networks.cost import build_network
+from nnunet_kd.networks.build import build_network, find_trainer, n_channels
+from nnunet_kd.planning.model_folder import ModelFolder, read_json, write_json_atomically
 
 STOCK_TRAINER = "nnUNetTrainer"
 CHECKPOINT = "checkpoint_final.pth"
 # what every environment that predicts has anyway
+_DATASET = re.compile(r"Dataset\d{3}_[\w.-]+")
 _COMMON = {"torch", "dynamic_network_architectures", "nnunetv2"}
 
 
@@ -51,48 +51,75 @@ class Release:
     folder_name: str
     dataset_name: str
     documents: Mapping[str, Any]
-    checkpoints: Mapping[str, Mapping[str, Any]]
+    checkpoints: Mapping[int | str, Mapping[str, Any]]
     needs: tuple[str, ...] = ()
     previous_stage: str | None = None
 
 
-def prepare_release(model: ModelFolder) -> Release:
+def prepare_release(
+    model: ModelFolder, *, folds: Sequence[int | str] | None = None, checkpoint_name: str = CHECKPOINT
+) -> Release:
     """Read and check everything a release needs; nothing is written.
 
     Args:
-        model: The trained model; see :func:`~nnunet_kd.deployment.model_folder.read_model_folder`.
+        model: The trained model.
+        folds: Those wanted; ``None`` takes every fold that has the checkpoint.
+        checkpoint_name: File name in each fold.
 
     Raises:
-        UsageError: If a checkpoint is damaged, of another configuration or trainer, holds
-            numbers that are not finite, or does not fit the network of the plans.
+        UsageError: If a fold or checkpoint is missing, damaged, of another configuration or
+            trainer, holds numbers that are not finite, or does not fit the network of the plans.
     """
+    _check_names(model)
+    files = _find_checkpoints(model, folds, checkpoint_name)
     with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net's look-up prints where it searches
-        network, input_shape = build_network(model.path)
-    files = tqdm(model.checkpoints.items(), desc="reading", unit="fold")
-    read = {fold: _read_fold(model, fold, file, network) for fold, file in files}
+        network = build_network(model, deep_supervision=False)
+    with tqdm(files.items(), desc="reading", unit="fold", leave=False) as progress:
+        read = {fold: _read_fold(model, file, network) for fold, file in progress}
     axes = {tuple(fold["inference_allowed_mirroring_axes"] or ()) for fold in read.values()}
     if len(axes) > 1:
         raise UsageError(f"the folds of {model.path} differ in their mirroring axes; release them one by one with -f")
-    trainer, needs = _choose_trainer(model, network, input_shape)
-    plans, dataset = portable_plans(model.plans), portable_dataset(model.dataset)
+    trainer, needs = _choose_trainer(model, network)
+    plans, dataset = portable_plans(model.plans), portable_dataset(model.dataset_json)
     for fold, checkpoint in read.items():
-        arguments = {"configuration": model.configuration, "fold": fold if fold == "all" else int(fold)}
-        checkpoint["init_args"] = {"plans": plans, **arguments, "dataset_json": dataset}
+        place = {"configuration": model.configuration, "fold": fold}
+        checkpoint["init_args"] = {"plans": plans, **place, "dataset_json": dataset}
         checkpoint["trainer_name"] = trainer
-    documents = {"plans.json": plans, "dataset.json": dataset, "release.json": _provenance(model, needs)}
-    if model.fingerprint is not None:
-        documents["dataset_fingerprint.json"] = without_paths(model.fingerprint)
+    documents = {"plans.json": plans, "dataset.json": dataset, "release.json": _provenance(model, files, needs)}
+    fingerprint = model.path / "dataset_fingerprint.json"
+    if fingerprint.is_file():
+        documents[fingerprint.name] = without_paths(read_json(fingerprint))
     return Release(
-        folder_name=f"{trainer}__{model.plans_name}__{model.configuration}",
-        dataset_name=model.dataset_name,
+        folder_name=f"{trainer}__{plans['plans_name']}__{model.configuration}",
+        dataset_name=plans["dataset_name"],
         documents=documents,
         checkpoints=read,
         needs=needs,
-        previous_stage=_manager(model)[1].previous_stage_name,
+        previous_stage=_configuration(model).previous_stage_name,
     )
 
 
-def _read_fold(model: ModelFolder, fold: str, file: Path, network: nn.Module) -> dict[str, Any]:
+def _check_names(model: ModelFolder) -> None:
+    known = model.plans.get("configurations", {})
+    plans_name, dataset = str(model.plans.get("plans_name")), str(model.plans.get("dataset_name"))
+    if model.configuration not in known or model.path.name.split("__")[1] != plans_name:
+        raise UsageError(
+            f"expected a folder TRAINER__{plans_name}__CONFIGURATION with one of {', '.join(known)}, as its plans.json "
+            f"says, got {model.path.name}; give the folder its name back"
+        )
+    # it becomes part of the path that is written, and plans may come from anybody
+    if not _DATASET.fullmatch(dataset):
+        raise UsageError(f"expected a dataset_name like Dataset004_Name in {model.path}/plans.json, got '{dataset}'")
+
+
+def _find_checkpoints(model: ModelFolder, folds: Sequence[int | str] | None, name: str) -> dict[int | str, Path]:
+    present = [fold for fold in model.folds if (model.path / f"fold_{fold}" / name).is_file()]
+    if folds is None and not present:
+        raise UsageError(f"found no fold with {name} in {model.path}; train one or name another checkpoint with -chk")
+    return {fold: model.checkpoint(fold, name) for fold in dict.fromkeys(folds or present)}
+
+
+def _read_fold(model: ModelFolder, file: Path, network: nn.Module) -> dict[str, Any]:
     checkpoint = load_checkpoint_safely(file)
     found = (checkpoint.get("trainer_name"), checkpoint.get("init_args", {}).get("configuration"))
     if found != (model.trainer, model.configuration):
@@ -106,56 +133,36 @@ def _read_fold(model: ModelFolder, fold: str, file: Path, network: nn.Module) ->
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights in {file} do not fit the network of its plans.json: {reason}") from error
-    broken = next(
-        (name for name, value in weights.items() if torch.is_tensor(value) and not value.isfinite().all()), None
-    )
+    broken = next((name for name, value in weights.items() if not value.isfinite().all()), None)
     if broken is not None:
-        raise UsageError(
-            f"the weights in {file} are not finite ({broken}): the training diverged; train fold {fold} again"
-        )
+        raise UsageError(f"the weights in {file} are not finite ({broken}): the training diverged; train again")
     axes = to_plain(checkpoint.get("inference_allowed_mirroring_axes"))
     return {"network_weights": weights, "inference_allowed_mirroring_axes": axes}
 
 
-def _manager(model: ModelFolder) -> tuple[Any, Any]:
+def _configuration(model: ModelFolder) -> Any:  # noqa: ANN401  # untyped in nnU-Net
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    manager = PlansManager(deepcopy(dict(model.plans)))  # some trainers change what they are given
-    return manager, manager.get_configuration(model.configuration)
+    return PlansManager(model.plans).get_configuration(model.configuration)
 
 
-def _choose_trainer(
-    model: ModelFolder, network: nn.Module, input_shape: tuple[int, ...]
-) -> tuple[str, tuple[str, ...]]:
+def _choose_trainer(model: ModelFolder, network: nn.Module) -> tuple[str, tuple[str, ...]]:
     """Return the trainer to file the model under and the packages its prediction needs."""
-    needs = _packages_of_network(network, _manager(model)[1])
-    if model.trainer == STOCK_TRAINER or _same_function(network, _stock_network(model), input_shape):
-        return STOCK_TRAINER, tuple(sorted(needs))
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
+    needs = _packages_of_network(network, model)
     with contextlib.redirect_stdout(io.StringIO()):
-        home = recursive_find_trainer_class_by_name(model.trainer).__module__.partition(".")[0]
+        stock = build_network(model, trainer=STOCK_TRAINER, deep_supervision=False)
+        input_shape = (1, n_channels(model)[0], *_configuration(model).patch_size)
+        if model.trainer == STOCK_TRAINER or _same_function(network, stock, input_shape):
+            return STOCK_TRAINER, tuple(sorted(needs))
+        home = find_trainer(model.trainer).__module__.partition(".")[0]
     return model.trainer, tuple(sorted(needs | ({home} - _COMMON)))
 
 
-def _packages_of_network(network: nn.Module, configuration: Any) -> set[str]:  # noqa: ANN401  # untyped in nnU-Net
+def _packages_of_network(network: nn.Module, model: ModelFolder) -> set[str]:
+    configuration = _configuration(model)
     arguments = configuration.network_arch_init_kwargs
     imported = [arguments[key] for key in configuration.network_arch_init_kwargs_req_import if arguments.get(key)]
     return {name.partition(".")[0] for name in (type(network).__module__, *imported)} - _COMMON
-
-
-def _stock_network(model: ModelFolder) -> nn.Module:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-    manager, configuration = _manager(model)
-    n_inputs = determine_num_input_channels(manager, configuration, model.dataset)
-    n_outputs = manager.get_label_manager(model.dataset).num_segmentation_heads
-    with torch.random.fork_rng(devices=[]):
-        network: nn.Module = nnUNetTrainer.build_network_architecture(
-            manager, configuration, n_inputs, n_outputs, False
-        )
-    return network
 
 
 def _same_function(trained: nn.Module, stock: nn.Module, input_shape: tuple[int, ...]) -> bool:
@@ -173,16 +180,16 @@ def _same_function(trained: nn.Module, stock: nn.Module, input_shape: tuple[int,
     return expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-4, atol=1e-5)
 
 
-def _provenance(model: ModelFolder, needs: tuple[str, ...]) -> dict[str, Any]:
+def _provenance(model: ModelFolder, files: Mapping[int | str, Path], needs: tuple[str, ...]) -> dict[str, Any]:
     settings = model.plans.get("kd", {}).get("configurations", {}).get(model.configuration, {})
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"nnunet_kd": __version__, **{name: metadata.version(name) for name in ("nnunetv2", "torch")}},
         "method": settings.get("method"),
         "source": {
-            "model": model.path.resolve().name,
+            "model": model.path.name,
             "checkpoints": {
-                fold: {"file": file.name, "sha256": file_sha256(file)} for fold, file in model.checkpoints.items()
+                str(fold): {"file": file.name, "sha256": file_sha256(file)} for fold, file in files.items()
             },
         },
         "needs": list(needs),
@@ -238,7 +245,7 @@ def _fresh_folder(path: Path) -> Iterator[None]:
 def _write_model(release: Release, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, content in release.documents.items():
-        (folder / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        write_json_atomically(content, folder / name)
     for fold, checkpoint in tqdm(release.checkpoints.items(), desc="writing", unit="fold"):
         (folder / f"fold_{fold}").mkdir()
         save_atomically(dict(checkpoint), folder / f"fold_{fold}" / CHECKPOINT)

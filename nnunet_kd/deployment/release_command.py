@@ -13,10 +13,10 @@ EXAMPLE = (
 )
 
 
-def _fold(text: str) -> str:
+def _fold(text: str) -> int | str:
     if text != "all" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number or 'all', got '{text}'")
-    return text if text == "all" else str(int(text))
+    return text if text == "all" else int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Check the model, write the release and print how to predict with it."""
     # imported here: torch and nnU-Net take seconds, and the help needs neither
-    from nnunet_kd.deployment.model_folder import read_model_folder
     from nnunet_kd.deployment.release import check_target, prepare_release, write_release
+    from nnunet_kd.planning.model_folder import open_model_folder
 
-    model = read_model_folder(options.model, folds=options.folds, checkpoint_name=options.checkpoint)
-    release = prepare_release(model)
-    target = check_target(options.output, release, source=options.model, overwrite=options.overwrite)
+    model = open_model_folder(options.model)
+    release = prepare_release(model, folds=options.folds, checkpoint_name=options.checkpoint)
+    target = check_target(options.output, release, source=model.path, overwrite=options.overwrite)
     write_release(release, target)
     print(_summary(release, target))
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
 def _summary(release: "Release", target: Path) -> str:
     trainer, plans, configuration = release.folder_name.split("__")
     number = int(release.dataset_name[len("Dataset") : len("Dataset") + 3])
-    folds = " ".join(release.checkpoints)
+    folds = " ".join(map(str, release.checkpoints))
     flags = f"-d {number} -tr {trainer} -p {plans} -c {configuration} -f {folds}"
     lines = [f"wrote {target} ({_megabytes(target):.1f} MB): {release.folder_name}, folds {folds}"]
     if release.needs:

@@ -1,0 +1,154 @@
+"""A small model folder as nnU-Net leaves it after training, written by hand."""
+
+import json
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+DATASET = "Dataset999_Toy"
+DATASET_JSON = {
+    "channel_names": {"0": "MRI"},
+    "labels": {"background": 0, "inner": 1, "outer": 2},
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
+    "dataset": {"case_0": {"images": ["/home/ada/raw/case_0_0000.nii.gz"], "label": "/home/ada/raw/case_0.nii.gz"}},
+}
+RESAMPLING = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+
+
+def _architecture() -> dict[str, Any]:
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "arch_kwargs": {
+            "n_stages": 2,
+            "features_per_stage": [4, 8],
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3], [3, 3, 3]],
+            "strides": [[1, 1, 1], [2, 2, 2]],
+            "n_conv_per_stage": [1, 1],
+            "n_conv_per_stage_decoder": [1],
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def toy_plans(**configuration: Any) -> dict[str, Any]:
+    settings = {
+        "data_identifier": "nnUNetPlans_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": [16, 16, 16],
+        "median_image_size_in_voxels": [20.0, 18.0, 16.0],
+        "spacing": [1.0, 1.0, 1.0],
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+        "resampling_fn_data_kwargs": RESAMPLING,
+        "resampling_fn_seg_kwargs": {**RESAMPLING, "is_seg": True},
+        "resampling_fn_probabilities_kwargs": RESAMPLING,
+        "architecture": _architecture(),
+        "batch_dice": False,
+        **configuration,
+    }
+    teacher = {"model_folder": f"/home/ada/results/{DATASET}/nnUNetTrainer__nnUNetPlans__3d_fullres", "folds": "same"}
+    block = {"method": "kd", "seed": 3, "teachers": [teacher], "losses": [{"name": "logits_kl", "weight": 1.0}]}
+    return {
+        "dataset_name": DATASET,
+        "plans_name": "nnUNetKDPlans",
+        "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
+        "original_median_shape_after_transp": [20, 18, 16],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {"3d_fullres": settings},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {"0": {}},
+        "kd": {"version": 1, "configurations": {"3d_fullres": block}},
+    }
+
+
+def _checkpoint(plans: dict[str, Any], fold: str, trainer: str, builder: type[nnUNetTrainer]) -> dict[str, Any]:
+    """Everything nnU-Net saves, its log's numpy scalars and its device object included."""
+    manager = PlansManager(json.loads(json.dumps(plans)))
+    torch.manual_seed(hash(fold) % 1000)
+    network = builder.build_network_architecture(manager, manager.get_configuration("3d_fullres"), 1, 3, True)
+    optimizer = torch.optim.AdamW(network.parameters())
+    sum(parameter.square().sum() for parameter in network.parameters()).backward()
+    optimizer.step()
+    arguments = {"plans": plans, "configuration": "3d_fullres", "fold": fold, "dataset_json": DATASET_JSON}
+    return {
+        "network_weights": network.state_dict(),
+        "optimizer_state": optimizer.state_dict(),
+        "grad_scaler_state": None,
+        "logging": {"mean_fg_dice": [np.float64(0.5)]},
+        "_best_ema": np.float64(0.5),
+        "current_epoch": 1,
+        "init_args": {**arguments, "device": torch.device("cpu")},
+        "trainer_name": trainer,
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a trained model folder and returns its path."""
+
+    def make(
+        trainer: str = "nnUNetTrainer_1epoch",
+        *,
+        folds: tuple[str, ...] = ("0",),
+        builder: type[nnUNetTrainer] = nnUNetTrainer,
+        **configuration: Any,
+    ) -> Path:
+        plans = toy_plans(**configuration)
+        folder = tmp_path / "results" / DATASET / f"{trainer}__nnUNetKDPlans__3d_fullres"
+        for fold in folds:
+            (folder / f"fold_{fold}").mkdir(parents=True)
+            torch.save(_checkpoint(plans, fold, trainer, builder), folder / f"fold_{fold}" / "checkpoint_final.pth")
+        (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
+        (folder / "dataset_fingerprint.json").write_text(json.dumps({"spacings": [[1.0, 1.0, 1.0]]}))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """One scan of 20 x 18 x 16 voxels to predict."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    volume = np.random.default_rng(0).normal(size=(20, 18, 16)).astype(np.float32)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / "case_9_0000.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def stock_environment(tmp_path: Path) -> Path:
+    """The interpreter of a second environment that holds everything installed here except this package."""
+    folder = tmp_path / "environment"
+    venv.create(folder, with_pip=False, symlinks=True)
+    site_packages = next(folder.glob("lib/python*/site-packages"))
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "nnunet_kd" not in entry.name:
+            (site_packages / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
