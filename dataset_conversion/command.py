@@ -1,0 +1,94 @@
+"""``nnunet_kd convert``: a challenge's download becomes a raw nnU-Net data set."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from nnunet_kd.dataset_conversion.raw_dataset import write_raw_dataset
+
+from nnunet_kd.cases import FaultyCasesError
+from nnunet_kd.errors import UsageError
+
+EXAMPLE = "nnunet_kd convert decathlon Downloads/Task04_Hippocampus"
+
+# each module has SUMMARY, SOURCE and read_source(folder) -> (description, cases)
+CHALLENGES: dict[str, str] = {
+    "decathlon": "nnunet_kd.dataset_conversion.decathlon",
+}
+
+
+def converter(challenge: str) -> ModuleType:
+    """Return the module that reads a challenge's download."""
+    return import_module(CHALLENGES[challenge])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    known = "; ".join(f"{name}: {converter(name).SUMMARY}" for name in CHALLENGES)
+    parser.add_argument("challenge", metavar="CHALLENGE", choices=sorted(CHALLENGES), help=known)
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the unpacked download")
+    parser.add_argument("-d", metavar="ID", dest="dataset_id", type=int, help="number of the data set (the source's)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--copy", dest="transfer", action="store_const", const="copy", help="copy the files (default)")
+    how.add_argument("--link", dest="transfer", action="store_const", const="link", help="make symbolic links instead")
+    parser.set_defaults(transfer="copy")
+    parser.add_argument("--skip-faulty", action="store_true", help="leave faulty cases out")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that exists")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="running dask scheduler, tcp://HOST:PORT")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert and say what was written."""
+    raw = os.environ.get("nnUNet_raw")  # noqa: SIM112  # nnU-Net's own spelling
+    if not raw:
+        raise UsageError("expected the variable nnUNet_raw, but it is not set; type export nnUNet_raw=FOLDER")
+    description, cases = converter(options.challenge).read_source(options.source)
+    if options.dataset_id is not None:
+        description = replace(description, dataset_id=options.dataset_id)
+    try:
+        target = write_raw_dataset(
+            description,
+            cases,
+            Path(raw),
+            source=options.source,
+            transfer=options.transfer,
+            skip_faulty=options.skip_faulty,
+            overwrite=options.overwrite,
+            scheduler=options.scheduler,
+            command=_typed(options),
+        )
+    except FaultyCasesError as error:
+        for fault in error.faults:
+            print(f"  {fault.case}: {fault.message}", file=sys.stderr)
+        raise UsageError(
+            f"expected {len(cases)} faultless cases, but the {len(error.faults)} above are faulty; "
+            "nothing was written; mend them or type --skip-faulty"
+        ) from error
+    _summarise(target)
+    return 0
+
+
+def _typed(options: argparse.Namespace) -> str:
+    """Return the command that repeats this conversion."""
+    words = ["nnunet_kd", "convert", options.challenge, str(options.source), f"--{options.transfer}"]
+    if options.dataset_id is not None:
+        words += ["-d", str(options.dataset_id)]
+    if options.skip_faulty:
+        words.append("--skip-faulty")
+    return shlex.join(words)
+
+
+def _summarise(target: Path) -> None:
+    record = json.loads((target / "conversion.json").read_text(encoding="utf-8"))
+    counts = record["counts"]
+    print(f"{target}: {counts['training']} training cases, {counts['test']} test cases")
+    for case, message in record["skipped"].items():
+        print(f"  left out {case}: {message}")
+    number = int(target.name[len("Dataset") :].partition("_")[0])
+    print(f"next: nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity")

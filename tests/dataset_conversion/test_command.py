@@ -1,0 +1,30 @@
+"""Claims that hold for every challenge in the registry."""
+
+import inspect
+
+import pytest
+from nnunet_kd.dataset_conversion.command import CHALLENGES, converter
+
+from nnunet_kd import cli
+
+
+@pytest.mark.parametrize("challenge", CHALLENGES)
+def test_challenge_can_be_read(challenge: str) -> None:
+    module = converter(challenge)
+    assert list(inspect.signature(module.read_source).parameters) == ["source"]
+    assert module.SOURCE
+
+
+def test_help_lists_what_can_be_converted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["convert", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for challenge in CHALLENGES:
+        assert f"{challenge}: {converter(challenge).SUMMARY}" in shown
+
+
+def test_unknown_challenge_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["convert", "lottery", "."])
+    assert ended.value.code == 2
+    assert "decathlon" in capsys.readouterr().err

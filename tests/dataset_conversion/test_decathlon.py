@@ -1,0 +1,142 @@
+"""Claims about the converter of the Medical Segmentation Decathlon."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nnunet_kd.dataset_conversion.decathlon import read_source
+
+from nnunet_kd import cli
+from nnunet_kd.errors import UsageError
+
+Task = Callable[..., Path]
+
+
+def _convert(source: Path, *options: str) -> int:
+    return cli.main(["convert", "decathlon", str(source), *options])
+
+
+def test_task_becomes_a_data_set_that_nnunet_accepts(decathlon_task: Task, nnunet_raw: Path) -> None:
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    assert _convert(decathlon_task()) == 0
+    folder = nnunet_raw / "Dataset004_Hippocampus"
+    verify_dataset_integrity(str(folder), 1)
+    assert sorted(path.name for path in (folder / "imagesTr").iterdir()) == [
+        "hippocampus_001_0000.nii.gz",
+        "hippocampus_004_0000.nii.gz",
+        "hippocampus_007_0000.nii.gz",
+    ]
+    assert len(list((folder / "imagesTs").iterdir())) == 2
+
+
+def test_published_listing_is_understood(decathlon_task: Task, nnunet_raw: Path) -> None:
+    """Labels are listed value first, the reference starts with a space and 'release' is misspelt."""
+    _convert(decathlon_task())
+    description = json.loads((nnunet_raw / "Dataset004_Hippocampus" / "dataset.json").read_text())
+    assert description["labels"] == {"background": 0, "Anterior": 1, "Posterior": 2}
+    assert description["reference"] == "Vanderbilt University Medical Center"
+    assert description["release"] == "1.0 04/05/2018"
+    assert description["licence"] == "CC-BY-SA 4.0"
+
+
+@pytest.mark.parametrize(("modality", "scheme"), [("CT", "CTNormalization"), ("MRI", "ZScoreNormalization")])
+def test_channel_name_selects_the_normalisation(decathlon_task: Task, modality: str, scheme: str) -> None:
+    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+    description, _ = read_source(decathlon_task(modality={"0": modality}))
+    assert [get_normalization_scheme(name).__name__ for name in description.channel_names] == [scheme]
+
+
+def test_missing_test_images_are_allowed(decathlon_task: Task, nnunet_raw: Path) -> None:
+    source = decathlon_task()
+    shutil.rmtree(source / "imagesTs")
+    assert _convert(source) == 0
+    assert not (nnunet_raw / "Dataset004_Hippocampus" / "imagesTs").exists()
+
+
+def test_apple_double_files_are_no_cases(decathlon_task: Task) -> None:
+    source = decathlon_task()
+    listing = json.loads((source / "dataset.json").read_text())
+    listing["training"].append({"image": "./imagesTr/._hippocampus_001.nii.gz", "label": "./labelsTr/._x.nii.gz"})
+    (source / "dataset.json").write_text(json.dumps(listing))
+    assert len(read_source(source)[1]) == 5
+
+
+def test_number_can_be_chosen(decathlon_task: Task, nnunet_raw: Path) -> None:
+    assert _convert(decathlon_task(), "-d", "77") == 0
+    assert (nnunet_raw / "Dataset077_Hippocampus").is_dir()
+
+
+def test_folder_of_another_name_needs_a_number(
+    decathlon_task: Task, nnunet_raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = decathlon_task("unpacked")
+    assert _convert(source) == 2
+    assert "-d ID" in capsys.readouterr().err
+    assert _convert(source, "-d", "5") == 0
+    assert (nnunet_raw / "Dataset005_Hippocampus").is_dir()
+
+
+def test_tasks_of_several_channels_are_refused_by_name(decathlon_task: Task) -> None:
+    source = decathlon_task("Task05_Prostate", modality={"0": "T2", "1": "ADC"})
+    with pytest.raises(UsageError, match=r"Task05_Prostate has 2 \(T2, ADC\)"):
+        read_source(source)
+
+
+def test_planted_fault_is_listed_with_its_case(
+    decathlon_task: Task, nnunet_raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = decathlon_task()
+    (source / "labelsTr" / "hippocampus_004.nii.gz").unlink()
+    assert _convert(source) == 2
+    assert "hippocampus_004: hippocampus_004.nii.gz in labelsTr: is missing" in capsys.readouterr().err
+    assert list(nnunet_raw.iterdir()) == []
+    assert _convert(source, "--skip-faulty") == 0
+    assert "2 training cases, 2 test cases" in capsys.readouterr().out
+
+
+def test_files_outside_the_task_are_refused(decathlon_task: Task) -> None:
+    with pytest.raises(UsageError, match="expected files inside"):
+        read_source(decathlon_task(test=["../../secret.nii.gz"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "expected JSON"), ('{"name": "x"}', "modality, labels, training"), (None, "there is no")],
+    ids=["broken", "incomplete", "absent"],
+)
+def test_folder_that_is_no_task_is_refused(decathlon_task: Task, text: str | None, message: str) -> None:
+    source = decathlon_task()
+    (source / "dataset.json").unlink()
+    if text is not None:
+        (source / "dataset.json").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_source(source)
+
+
+def test_unset_folder_for_raw_data_is_named(
+    decathlon_task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert _convert(decathlon_task()) == 2
+    assert "nnUNet_raw" in capsys.readouterr().err
+
+
+@pytest.fixture
+def hippocampus() -> Path:
+    """The real task in the folder named by NNUNET_KD_DATA."""
+    folder = Path(os.environ.get("NNUNET_KD_DATA", ""), "Task04_Hippocampus")
+    if not folder.is_dir():
+        pytest.skip("NNUNET_KD_DATA does not name a folder with Task04_Hippocampus")
+    return folder
+
+
+@pytest.mark.realdata
+def test_real_hippocampus_task_converts_without_a_fault(hippocampus: Path, nnunet_raw: Path) -> None:
+    assert _convert(hippocampus, "--link") == 0
+    listed = json.loads((hippocampus / "dataset.json").read_text())["training"]
+    assert len(list((nnunet_raw / "Dataset004_Hippocampus" / "labelsTr").iterdir())) == len(listed) > 0
