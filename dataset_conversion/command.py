@@ -10,9 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from nnunet_kd.dataset_conversion.raw_dataset import write_raw_dataset
-
 from nnunet_kd.cases import FaultyCasesError
+from nnunet_kd.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 EXAMPLE = "nnunet_kd convert decathlon Downloads/Task04_Hippocampus"

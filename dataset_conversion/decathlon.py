@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription
-
 from nnunet_kd.errors import UsageError
 
 SUMMARY = "Medical Segmentation Decathlon, one task folder (3-D tasks of one channel)"

@@ -3,9 +3,9 @@
 import inspect
 
 import pytest
-from nnunet_kd.dataset_conversion.command import CHALLENGES, converter
 
 from nnunet_kd import cli
+from nnunet_kd.dataset_conversion.command import CHALLENGES, converter
 
 
 @pytest.mark.parametrize("challenge", CHALLENGES)

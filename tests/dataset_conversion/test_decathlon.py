@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nnunet_kd.dataset_conversion.decathlon import read_source
 
 from nnunet_kd import cli
+from nnunet_kd.dataset_conversion.decathlon import read_source
 from nnunet_kd.errors import UsageError
 
 Task = Callable[..., Path]

@@ -10,9 +10,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription, write_raw_dataset
 
 from nnunet_kd.cases import FaultyCasesError
+from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription, write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 DESCRIPTION = DatasetDescription(
