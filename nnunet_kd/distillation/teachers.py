@@ -21,12 +21,16 @@ class Member:
 
     Attributes:
         name: Model folder and fold, for messages.
+        source: Model folder as the kd block names it.
+        fold: Which fold it is.
         network: In evaluation mode, without gradients. Returns logits or a list of them, finest first.
         weight: Share in the mean over members; the ensemble normalises.
         sha256: Hash of its checkpoint, ``None`` for random weights.
     """
 
     name: str
+    source: str
+    fold: int | str
     network: nn.Module
     weight: float
     sha256: str | None = None
@@ -48,36 +52,47 @@ def resolve_folds(source: TeacherSource, folder: ModelFolder, fold: int | str) -
     return numbered or ("all",)
 
 
-def load_member(  # noqa: PLR0913  # each is one fact about the member
-    source: TeacherSource,
-    folder: ModelFolder,
-    fold: int | str,
-    *,
-    weight: float,
-    device: torch.device,
-    seed: int = 0,
-) -> Member:
-    """Build a teacher's network and load its weights strictly.
+def load_members(
+    source: TeacherSource, folder: ModelFolder, fold: int | str, *, device: torch.device, seed: int = 0
+) -> list[Member]:
+    """Build a teacher's networks, one per fold it uses, and load their weights strictly.
 
     Args:
         source: The kd block's entry; with ``checkpoint`` ``None`` the weights stay random.
         folder: Its model folder.
-        fold: Which fold to load.
-        weight: Share in the mean.
-        device: Where it will run.
+        fold: The fold that is trained.
+        device: Where the networks will run.
         seed: Of random weights. The global random state is left as it was.
 
     Raises:
         UsageError: If fold or checkpoint are missing, damaged, unsafe, changed since planning, or do not fit.
     """
-    name = f"{folder.path.name} fold {fold}"
-    if source.checkpoint is None:
-        network = _random_network(folder, seed)
-        return Member(name=f"{name} (random weights)", network=_freeze(network, device), weight=weight)
-    path = folder.checkpoint(fold, source.checkpoint)
+    folds = resolve_folds(source, folder, fold)
+    members = []
+    for number, member_fold in enumerate(folds):
+        name = f"{folder.path.name} fold {member_fold}"
+        if source.checkpoint is None:
+            name, sha256 = f"{name} (random weights)", None
+            network = _random_network(folder, seed + 17 * number)
+        else:
+            network, sha256 = _trained_network(source, folder, member_fold, source.checkpoint)
+        network = network.to(device).eval().requires_grad_(False)
+        share = source.weight / len(folds)
+        members.append(
+            Member(
+                name=name, source=source.model_folder, fold=member_fold, network=network, weight=share, sha256=sha256
+            )
+        )
+    return members
+
+
+def _trained_network(
+    source: TeacherSource, folder: ModelFolder, fold: int | str, checkpoint_name: str
+) -> tuple[nn.Module, str]:
+    path = folder.checkpoint(fold, checkpoint_name)
     sha256 = file_sha256(path)
-    expected = source.sha256.get(str(fold))
-    if expected not in (None, sha256):
+    expected = source.sha256.get(str(fold), sha256)
+    if expected != sha256:
         raise UsageError(
             f"teacher {path} changed since it was planned (sha256 {sha256[:12]}, planned {expected[:12]}); "
             f"if that is meant, plan again with: nnunet_kd plan ... --teacher {folder.path} --overwrite"
@@ -90,7 +105,7 @@ def load_member(  # noqa: PLR0913  # each is one fact about the member
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights in {path} do not fit the network of its plans.json: {problem}") from error
-    return Member(name=name, network=_freeze(network, device), weight=weight, sha256=sha256)
+    return network, sha256
 
 
 def _random_network(folder: ModelFolder, seed: int) -> nn.Module:
@@ -101,10 +116,6 @@ def _random_network(folder: ModelFolder, seed: int) -> nn.Module:
 
 def _plain_key(key: str) -> str:
     return key.removeprefix("module.").removeprefix("_orig_mod.")
-
-
-def _freeze(network: nn.Module, device: torch.device) -> nn.Module:
-    return network.to(device).eval().requires_grad_(False)
 
 
 class TeacherEnsemble:

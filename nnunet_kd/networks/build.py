@@ -22,7 +22,8 @@ def find_trainer(name: str) -> type:
         trainer: type = recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         raise UsageError(
-            f"nnU-Net does not find the trainer {name}; install the package it is from, or set nnUNet_extTrainer to its folder"
+            f"nnU-Net does not find the trainer {name}; install the package it is from, "
+            "or set nnUNet_extTrainer to its folder"
         ) from error
     return trainer
 

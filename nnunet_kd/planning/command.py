@@ -59,7 +59,8 @@ def _add_teacher_arguments(group: Any) -> None:  # noqa: ANN401  # argparse's gr
         nargs="+",
         default=["same"],
         metavar="FOLD",
-        help="same: the teacher of the fold being trained, which never saw its validation cases (default); all, or numbers: an ensemble",
+        help="same: the teacher of the fold being trained, blind to its validation cases (default); "
+        "all, or numbers: an ensemble",
     )
     group.add_argument(
         "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint in each fold (default: %(default)s)"
@@ -272,7 +273,7 @@ def _base_plans(preprocessed: Path, plans_name: str) -> dict[str, Any]:
 
 def _check_dataset(base: dict[str, Any], preprocessed: Path) -> None:
     if base.get("dataset_name") != preprocessed.name:
-        # a teacher of another data set may teach this one; its plans then need this data set's name for nnU-Net's folders
+        # nnU-Net's folders go by the plans' data set name, so that a teacher of another data set can teach this one
         print(
             f"note: the teacher was trained on {base.get('dataset_name')}, the student will be on {preprocessed.name}; "
             "its plans are taken over, so this data set must be preprocessed with them",

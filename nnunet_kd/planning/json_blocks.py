@@ -4,6 +4,7 @@ Shared by the ``kd`` block and by reconstruction plans; imports neither torch no
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -71,7 +72,7 @@ def check_number(
     kinds = (int,) if whole else (int, float)
     bounds = f" > {above}" if above is not None else f" >= {at_least}" if at_least is not None else ""
     expected = f"{'a whole number' if whole else 'a number'}{bounds}"
-    fits = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) != float("inf") and value == value
+    fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
     if fits and above is not None:
         fits = value > above
     if fits and at_least is not None:

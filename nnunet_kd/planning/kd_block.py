@@ -142,8 +142,8 @@ def read_settings(plans: Mapping[str, Any], configuration: str) -> KDSettings | 
     configurations = block.get("configurations", {})
     if configuration not in configurations:
         raise UsageError(
-            f"plans '{plans.get('plans_name')}' distil {', '.join(configurations) or 'nothing'}, not '{configuration}'; "
-            f"add it with: nnunet_kd plan -d {plans.get('dataset_name')} -c {configuration} "
+            f"plans '{plans.get('plans_name')}' distil {', '.join(configurations) or 'nothing'}, "
+            f"not '{configuration}'; add it with: nnunet_kd plan -d {plans.get('dataset_name')} -c {configuration} "
             f"-p {plans.get('plans_name')} --teacher MODEL_FOLDER"
         )
     return parse_settings(configurations[configuration], f"kd block, {configuration}")

@@ -62,8 +62,8 @@ def _unet(architecture: Mapping[str, Any], name: str, blocks: Mapping[str, Any])
     missing = [key for key in _SHARED if key not in given]
     if missing:
         raise UsageError(
-            f"--student {name}: the teacher's network {architecture['network_class_name']} has no '{missing[0]}' in its "
-            "plans, so its stages cannot be taken over; plan from the data set's own plans with --from-plans nnUNetPlans"
+            f"--student {name}: the teacher's network {architecture['network_class_name']} has no '{missing[0]}' in "
+            "its plans, so its stages cannot be taken over; give another student or teacher"
         )
     return {
         "network_class_name": _UNETS + name,
@@ -77,7 +77,7 @@ def _n_stages(architecture: Mapping[str, Any]) -> int:
     if "n_stages" not in kwargs:
         raise UsageError(
             f"the teacher's network {architecture['network_class_name']} has no stages in its plans; "
-            "take --student plain_unet with --from-plans nnUNetPlans"
+            "give another teacher"
         )
     return int(kwargs["n_stages"])
 
