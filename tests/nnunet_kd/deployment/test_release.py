@@ -69,6 +69,23 @@ def shipped_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     sys.modules.pop("toy_networks", None)
 
 
+@pytest.fixture
+def foreign_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a trainer from somebody else's folder, whose network has another non-linearity."""
+    lines = [
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer",
+        "class ToyTrainer(nnUNetTrainer):",
+        "    @staticmethod",
+        "    def build_network_architecture(plans_manager, configuration_manager, *rest, **more):",
+        "        configuration_manager.network_arch_init_kwargs['nonlin'] = 'torch.nn.SiLU'",
+        "        return nnUNetTrainer.build_network_architecture(plans_manager, configuration_manager, *rest, **more)",
+    ]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "toy_trainers.py").write_text("\n".join(lines))
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "theirs"))
+    return "ToyTrainer"
+
+
 def _release(model: Path, output: Path, *more: str) -> None:
     assert cli.main(["release", "-m", str(model), "-o", str(output), *more]) == 0
 
@@ -120,23 +137,8 @@ def test_the_zip_predicts_in_another_environment(
     _run_elsewhere([stock_environment, "-c", absent], tmp_path)
     install = programs / "nnUNetv2_install_pretrained_model_from_zip"
     _run_elsewhere([stock_environment, install, tmp_path / "student.zip"], tmp_path)
-    flags = [
-        "-d",
-        "999",
-        "-p",
-        "nnUNetKDPlans",
-        "-c",
-        "3d_fullres",
-        "-f",
-        "0",
-        "1",
-        "-device",
-        "cpu",
-        "-npp",
-        "1",
-        "-nps",
-        "1",
-    ]
+    model_flags = ["-d", "999", "-p", "nnUNetKDPlans", "-c", "3d_fullres", "-f", "0", "1"]
+    flags = [*model_flags, "-device", "cpu", "-npp", "1", "-nps", "1"]
     places = ["-i", image_folder, "-o", tmp_path / "predicted"]
     _run_elsewhere([stock_environment, programs / "nnUNetv2_predict", *flags, *places], tmp_path)
     expected = _predict_in_process(model, image_folder, tmp_path / "expected")
@@ -205,6 +207,15 @@ def test_a_trainer_of_nnunet_with_another_network_keeps_its_name(make_model: Mak
     checkpoint = torch.load(released / "fold_0" / "checkpoint_final.pth", weights_only=True)
     assert checkpoint["trainer_name"] == "nnUNetTrainerBN"
     assert json.loads((released / "release.json").read_text())["needs"] == []
+
+
+def test_a_trainer_with_another_non_linearity_is_not_taken_for_nnunets(
+    make_model: MakeModel, foreign_trainer: str, tmp_path: Path
+) -> None:
+    """Its weights have the same names and shapes as those of the stock network."""
+    _release(make_model(foreign_trainer), tmp_path)
+    released = tmp_path / "Dataset999_Toy" / f"{foreign_trainer}__nnUNetKDPlans__3d_fullres"
+    assert json.loads((released / "release.json").read_text())["needs"] == ["toy_trainers"]
 
 
 def test_a_network_of_another_package_is_released_with_a_notice(
