@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +91,7 @@ def _group_sums(columns: Sequence[Floats], groups: Sequence[Hashable] | None) ->
         return full
     number: dict[Hashable, int] = {}
     index = np.array([number.setdefault(group, len(number)) for group in groups], dtype=np.intp)
-    return [np.bincount(index, weights=column, minlength=len(number)) for column in full]
+    return [np.asarray(np.bincount(index, weights=column, minlength=len(number)), dtype=np.float64) for column in full]
 
 
 def _keep_complete(
@@ -102,7 +102,7 @@ def _keep_complete(
     lengths = {array.shape for array in arrays} | ({(len(groups),)} if groups is not None else set())
     if len(lengths) != 1 or arrays[0].ndim != 1:
         raise ValueError(f"expected one value per case in every list, got lengths {sorted(map(str, lengths))}")
-    complete = np.isfinite(np.stack(arrays)).all(axis=0)
+    complete = np.atleast_1d(np.isfinite(np.stack(arrays)).all(axis=0))
     kept = None if groups is None else [group for group, keep in zip(groups, complete, strict=True) if keep]
     return [array[complete] for array in arrays], kept
 
@@ -246,13 +246,13 @@ def share_of_gap(
     columns, kept_groups = _keep_complete([values, student, teacher], groups)
     kd, alone, better = columns
     gap = paired_difference(better, alone, groups=kept_groups, resampling=how)
-    counts = {"n_cases": gap.n_cases, "n_groups": gap.n_groups}
+    nothing = Estimate(value=np.nan, low=np.nan, high=np.nan, n_cases=gap.n_cases, n_groups=gap.n_groups)
     reason = _why_no_gap(gap)
     if reason:
-        return Estimate(value=np.nan, low=np.nan, high=np.nan, reason=reason, **counts)
+        return replace(nothing, reason=reason)
     value = float((kd.mean() - alone.mean()) / gap.value)
     low, high = _interval(_group_sums(columns, kept_groups), _share, value, how)
-    return Estimate(value=value, low=low, high=high, **counts)
+    return replace(nothing, value=value, low=low, high=high)
 
 
 def _why_no_gap(gap: Difference) -> str:

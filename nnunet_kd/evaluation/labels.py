@@ -1,0 +1,118 @@
+"""Which structures are scored: nnU-Net's labels or regions, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_kd.errors import UsageError
+
+IGNORE = "ignore"  # nnU-Net's name of the label that marks voxels without a truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """One class or region.
+
+    Attributes:
+        name: As in dataset.json, or the number itself.
+        labels: Values in the files that belong to it.
+        tolerance: Distance in mm up to which surfaces agree, for the surface Dice.
+    """
+
+    name: str
+    labels: tuple[int, ...]
+    tolerance: float = 1.0
+
+    def mask(self, segmentation: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where the structure is."""
+        if len(self.labels) == 1:
+            return np.asarray(segmentation == self.labels[0])
+        return np.isin(segmentation, self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScheme:
+    """The structures of a data set and the label that does not count.
+
+    Attributes:
+        structures: In the order of dataset.json, without the background.
+        ignore: Voxels of this value in the reference are left out everywhere.
+    """
+
+    structures: tuple[Structure, ...]
+    ignore: int | None = None
+
+
+def _as_labels(name: str, value: object, source: Path) -> tuple[int, ...]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if values and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in values):
+        return tuple(values)
+    raise UsageError(
+        f"expected nnU-Net's labels in '{source}' (a name and a number or a list of numbers), "
+        f"got '{name}': {value!r}; give nnU-Net's dataset.json with --dataset-json"
+    )
+
+
+def scheme_from_dataset(dataset: Mapping[str, Any], source: Path) -> LabelScheme:
+    """Read labels or regions from the content of nnU-Net's dataset.json.
+
+    Args:
+        dataset: The content.
+        source: Its file, for messages.
+
+    Raises:
+        UsageError: If there are no labels in nnU-Net's form.
+    """
+    named = dataset.get("labels")
+    if not isinstance(named, dict):
+        raise UsageError(f"expected 'labels' in '{source}', found none; give nnU-Net's dataset.json")
+    labels = {str(name): _as_labels(str(name), value, source) for name, value in named.items()}
+    ignore = labels.pop(IGNORE, (None,))[0]
+    structures = [Structure(name=name, labels=values) for name, values in labels.items() if values != (0,)]
+    if not structures:
+        raise UsageError(f"expected a structure in 'labels' of '{source}', found background only")
+    return LabelScheme(structures=tuple(structures), ignore=ignore)
+
+
+def scheme_from_values(values: Iterable[int]) -> LabelScheme:
+    """Take every value but 0 as a structure of that name.
+
+    Example:
+        >>> [structure.name for structure in scheme_from_values({0, 2, 1}).structures]
+        ['1', '2']
+    """
+    return LabelScheme(
+        structures=tuple(Structure(name=str(value), labels=(value,)) for value in sorted(set(values) - {0}))
+    )
+
+
+def with_tolerances(scheme: LabelScheme, default: float, by_name: Mapping[str, float]) -> LabelScheme:
+    """Set the tolerance of every structure.
+
+    Args:
+        scheme: The structures.
+        default: In mm, for all that are not named.
+        by_name: In mm.
+
+    Raises:
+        UsageError: If a name is unknown or a tolerance is no distance.
+    """
+    known = [structure.name for structure in scheme.structures]
+    unknown = [name for name in by_name if name not in known]
+    if unknown:
+        raise UsageError(f"--tolerance names {', '.join(unknown)}; the structures are {', '.join(known)}")
+    wrong = [value for value in (default, *by_name.values()) if not 0 <= value < float("inf")]
+    if wrong:
+        raise UsageError(f"expected a distance in mm for --tolerance, got {wrong[0]}; type for example --tolerance 1.0")
+    return LabelScheme(
+        structures=tuple(
+            Structure(name=s.name, labels=s.labels, tolerance=by_name.get(s.name, default)) for s in scheme.structures
+        ),
+        ignore=scheme.ignore,
+    )
