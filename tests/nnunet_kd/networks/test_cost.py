@@ -195,6 +195,7 @@ def test_folders_with_wrong_names_are_refused(model_folder: Callable[..., Path],
         read_model_cost(folder)
 
 
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
 def test_missing_and_broken_files_are_named(model_folder: Callable[..., Path], name: str) -> None:
     folder = model_folder()
     (folder / name).write_text("{")
