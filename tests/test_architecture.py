@@ -34,6 +34,7 @@ BASE_PACKAGES = {
     *("batchgenerators", "batchgeneratorsv2", "dynamic_network_architectures", "nnunet_kd"),
 }
 MAX_LINES = 400
+WRITTEN = (".py", ".md", ".toml", ".yml", ".cff", ".json")
 
 
 def _leaf_folder(name: str) -> Path:
@@ -186,7 +187,7 @@ def test_the_examples_in_docstrings_run(module: str) -> None:
 def _tracked_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:  # an unpacked archive
-        return [file for file in CHECKOUT.rglob("*") if file.is_file() and ".egg-info" not in str(file)]
+        return [file for top in CHECKOUT.glob("[!.]*") for file in [top, *top.rglob("*")] if file.suffix in WRITTEN]
     return [CHECKOUT / name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).is_file()]
 
 
