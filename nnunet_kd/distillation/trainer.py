@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_kd.distillation.base_trainer import BaseTrainer
+from nnunet_kd.distillation.frozen import FrozenOnCPU, compile_is_asked_for
 from nnunet_kd.distillation.objective import Objective
 from nnunet_kd.distillation.progress import PREFIX, DistillationLogger
 from nnunet_kd.distillation.support import ends_on_usage_error, to_device
@@ -134,9 +135,17 @@ class DistillationTrainer(BaseTrainer):
                 f"NOTE: the teachers saw validation cases of fold {self.fold} in their training, so that the "
                 "validation scores of this student are contaminated; judge it on cases that no member saw"
             )
-        if self._do_i_compile():
-            members = [replace(member, network=torch.compile(member.network)) for member in members]
+        members = [replace(member, network=self._compiled(member.network)) for member in members]
         return TeacherEnsemble(members, regions=self.label_manager.has_regions)
+
+    def _compiled(self, network: nn.Module) -> nn.Module:
+        if self._do_i_compile():
+            compiled: nn.Module = torch.compile(network)
+            return compiled
+        if self.cpu_dtype is not None and compile_is_asked_for():
+            self.print_to_log_file("Compiling the teacher for this CPU (nnUNet_compile); the first batch takes longer")
+            return FrozenOnCPU(network, self.cpu_dtype)
+        return network
 
     # ---- steps ----
 
