@@ -33,4 +33,5 @@ def install() -> None:
     """Add the finder, once and only in a checkout."""
     in_checkout = (ROOT / "setup.py").is_file() and all((ROOT / name).is_dir() for name in SIBLINGS)
     if in_checkout and not any(type(finder).__name__ == _SiblingFinder.__name__ for finder in sys.meta_path):
-        sys.meta_path.append(_SiblingFinder())
+        # first: another checkout that is installed with -e would answer for the siblings of this one
+        sys.meta_path.insert(0, _SiblingFinder())
