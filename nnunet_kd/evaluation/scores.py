@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -20,10 +18,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_kd.cases import map_cases
 from nnunet_kd.evaluation.cases import read_segmentation
 from nnunet_kd.evaluation.labels import LabelScheme
+from nnunet_kd.hardware import n_cores
 
-_START_UP = 20.0  # seconds that new processes take to load torch and MONAI
+_START_UP = 20.0  # seconds in which new processes load torch and MONAI
 
 Key = TypeVar("Key", bound=Hashable)
 Mask = NDArray[np.bool_]
@@ -171,39 +171,23 @@ def _score_files(files: tuple[Path, Path], scheme: LabelScheme) -> NDArray[np.fl
     return score_case(reference, prediction, spacing=spacing, scheme=scheme)
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def _map(
-    function: Callable[[tuple[Path, Path]], NDArray[np.float64]], tasks: Sequence[tuple[Path, Path]], n_processes: int
+    function: Callable[[tuple[Path, Path]], NDArray[np.float64]],
+    tasks: Sequence[tuple[Path, Path]],
+    n_processes: int | None,
 ) -> list[NDArray[np.float64]]:
-    """Apply a function here, or in other processes as soon as that is sure to be faster."""
-    from tqdm import tqdm
-
-    results: list[NDArray[np.float64]] = []
-    seconds = 0.0
-    with tqdm(total=len(tasks), desc="scoring", unit="case") as bar:
-        for task in tasks:
-            rest = tasks[len(results) :]
-            # the first case loads libraries and tells nothing
-            if n_processes > 1 and len(results) > 1 and seconds * len(rest) > _START_UP:
-                break
-            begin = perf_counter()
-            results.append(function(task))
-            seconds = perf_counter() - begin
-            bar.update()
-        else:
-            return results
-        # spawn: a fork of a process that has used torch's threads can hang
-        n_workers = min(n_processes, len(rest))
-        with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            for result in pool.map(function, rest, chunksize=max(1, len(rest) // (8 * n_workers))):
-                results.append(result)
-                bar.update()
-    return results
+    """Do two cases here, to load the libraries and to take the time; then the rest where it is quicker."""
+    results, seconds = [], 0.0
+    for task in tasks[:2]:
+        begin = perf_counter()
+        results.append(function(task))
+        seconds = perf_counter() - begin
+    rest = tasks[2:]
+    n_workers = min(n_processes or n_cores(), len(rest))
+    pays = n_workers > 1 and seconds * len(rest) > _START_UP
+    return results + map_cases(
+        function, rest, description="scoring", name=lambda task: str(task[1]), n_workers=n_workers if pays else 0
+    )
 
 
 def score_runs(
@@ -211,7 +195,7 @@ def score_runs(
     runs: Mapping[Key, Mapping[str, Path]],
     *,
     scheme: LabelScheme,
-    n_processes: int = 1,
+    n_processes: int | None = None,
 ) -> dict[Key, RunScores]:
     """Score folders of predictions against one reference.
 
@@ -219,13 +203,14 @@ def score_runs(
         reference: File of each case.
         runs: For each run the file of each case; grids must have been checked.
         scheme: What is scored.
-        n_processes: At most so many work at once; others are started only for long work.
+        n_processes: At most so many work at once, ``None`` for one per core; they are started only
+            where that is quicker.
 
     Returns:
         Scores under the keys of ``runs``, in the order of the reference's cases.
 
     Raises:
-        UsageError: If a file cannot be read as labels.
+        UsageError: If files cannot be read as labels; names all of them.
     """
     tasks = [(file, cases[case]) for cases in runs.values() for case, file in reference.items()]
     results = iter(_map(partial(_score_files, scheme=scheme), tasks, n_processes))

@@ -7,6 +7,7 @@ out, of a pair together with its partner. Nothing here knows what was scored.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -119,8 +120,13 @@ def _share(kd: Floats, student: Floats, teacher: Floats, counts: Floats, axis: i
 
 
 def _interval(units: list[Floats], statistic: Statistic, value: float, how: Resampling) -> tuple[float, float]:
-    """Resample the units together; a statistic that cannot vary has an interval of no width."""
-    from scipy.stats import bootstrap
+    """Resample the units together.
+
+    BCa needs a statistic that varies and exists whatever unit is left out. Where it does not
+    (equal cases; a gap carried by one patient), the percentiles of the samples that have a
+    value stand in.
+    """
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
     n_units = len(units[0])
     if n_units < 2:
@@ -130,18 +136,23 @@ def _interval(units: list[Floats], statistic: Statistic, value: float, how: Resa
     settings: dict[str, Any] = {
         "paired": True,
         "vectorized": True,
-        "n_resamples": how.n_resamples,
         "batch": max(1, _MAX_DRAWS // n_units),
         "confidence_level": how.level,
         generator: np.random.default_rng(how.seed),
     }
-    leave_one_out = np.array(
-        [float(statistic(*[np.delete(unit, i) for unit in units], axis=-1)) for i in range(n_units)]
-    )
-    # BCa divides by the spread of these: without any it is not defined, the percentiles are
-    method = "percentile" if np.ptp(leave_one_out) <= 1e-12 * max(1.0, abs(value)) else how.method
-    found = bootstrap(tuple(units), statistic, method=method, **settings).confidence_interval
-    return float(found.low), float(found.high)
+    data = tuple(units)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # samples without a value are dealt with below
+        drawn = bootstrap(data, statistic, method="percentile", n_resamples=how.n_resamples, **settings)
+    samples = drawn.bootstrap_distribution
+    without_one = np.array([float(statistic(*[np.delete(unit, i) for unit in units], axis=-1)) for i in range(n_units)])
+    varies = np.isfinite(without_one).all() and np.ptp(without_one) > 1e-12 * max(1.0, abs(value))
+    if how.method == "BCa" and varies and np.isfinite(samples).all() and samples.min() < value < samples.max():
+        found = bootstrap(data, statistic, method="BCa", n_resamples=0, bootstrap_result=drawn, **settings)
+        return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    tail = 50 * (1 - how.level)
+    low, high = np.percentile(samples[~np.isnan(samples)], [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def mean_with_interval(

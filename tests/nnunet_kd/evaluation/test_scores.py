@@ -202,16 +202,18 @@ def test_every_run_and_case_gets_its_own_scores(
     assert runs["a"].metrics == tuple(metric.name for metric in METRICS)
 
 
-def test_a_broken_file_is_named(tmp_path: Path, save_labels: SaveLabels) -> None:
+def test_broken_files_are_all_named(tmp_path: Path, save_labels: SaveLabels) -> None:
     good = save_labels(tmp_path / "good.nii.gz", np.ones((3, 3, 3), dtype=np.uint8))
-    broken = tmp_path / "broken.nii.gz"
-    broken.write_bytes(good.read_bytes()[:40])
-    with pytest.raises(UsageError, match=r"broken\.nii\.gz"):
-        score_runs({"a": good}, {"arm": {"a": broken}}, scheme=scheme_from_values([1]))
+    broken = [tmp_path / f"broken_{number}.nii.gz" for number in range(2)]
+    for file in broken:
+        file.write_bytes(good.read_bytes()[:40])
+    run = dict(zip("abcd", [good, good, *broken], strict=True))
+    with pytest.raises(UsageError, match=r"(?s)broken_0\.nii\.gz.*broken_1\.nii\.gz"):
+        score_runs(dict.fromkeys(run, good), {"arm": run}, scheme=scheme_from_values([1]))
 
 
 def test_few_cases_start_no_processes(tmp_path: Path, save_labels: SaveLabels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores_module, "ProcessPoolExecutor", None)
+    monkeypatch.setattr("nnunet_kd.cases._distributed", None)
     labels = save_labels(tmp_path / "a.nii.gz", np.ones((3, 3, 3), dtype=np.uint8))
     cases = {str(number): labels for number in range(5)}
     scores = score_runs(cases, {"arm": cases}, scheme=scheme_from_values([1]), n_processes=8)

@@ -182,6 +182,14 @@ def test_a_case_missing_in_one_of_three_arms_leaves_the_share(random: np.random.
     assert share_of_gap(kd, student, teacher) == expected
 
 
+def test_a_gap_that_few_cases_carry_still_has_an_interval() -> None:
+    """Only 7 of 40 cases differ: samples without any of them have no share at all."""
+    student, teacher = np.zeros(40), np.zeros(40)
+    teacher[:7] = np.arange(1.0, 8.0)
+    share = share_of_gap(teacher * np.linspace(0.2, 0.8, 40), student, teacher)
+    assert 0.2 <= share.low < share.value < share.high <= 0.8
+
+
 def test_no_share_is_named_where_the_gap_may_be_zero(random: np.random.Generator) -> None:
     student = scores(random)
     share = share_of_gap(student + 0.1, student, student + random.normal(0.0, 0.1, size=30))

@@ -1,0 +1,113 @@
+"""The numbers of a comparison: every arm on its own, against the baseline, and on the way to the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from nnunet_kd.evaluation.arms import FOREGROUND, ArmScores
+from nnunet_kd.evaluation.scores import METRICS
+from nnunet_kd.evaluation.statistics import (
+    Difference,
+    Estimate,
+    Resampling,
+    RunSpread,
+    mean_with_interval,
+    paired_difference,
+    run_spread,
+    share_of_gap,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One arm, structure and metric.
+
+    Attributes:
+        arm: Name of the arm.
+        structure: Name of the structure or :data:`~nnunet_kd.evaluation.arms.FOREGROUND`.
+        metric: Name of the metric.
+        mean: Over cases, of the mean over runs.
+        spread: Of the runs' means.
+        difference: To the baseline, case by case; none for the baseline itself.
+        share: Of the gap between baseline and teacher; none without a teacher and for these two.
+    """
+
+    arm: str
+    structure: str
+    metric: str
+    mean: Estimate
+    spread: RunSpread
+    difference: Difference | None
+    share: Estimate | None
+
+
+def structures_of(arms: Mapping[str, ArmScores]) -> tuple[str, ...]:
+    """Return what is tabulated: the mean over structures first, where there are several, then each."""
+    names = next(iter(arms.values())).runs[0].structures
+    return (FOREGROUND, *names) if len(names) > 1 else names
+
+
+def _row(
+    arms: Mapping[str, ArmScores],
+    arm: str,
+    key: tuple[str, str],
+    compared: tuple[str, str | None],
+    how: tuple[Resampling, Sequence[Hashable] | None],
+) -> Row:
+    (baseline, teacher), (resampling, groups) = compared, how
+    structure, metric = key
+
+    def values(name: str | None) -> list[float] | None:
+        found = name is not None and metric in arms[name].metrics
+        return list(arms[name].per_case(structure, metric)) if name is not None and found else None
+
+    own, base, top = arms[arm].per_case(structure, metric), values(baseline), values(teacher)
+    difference = share = None
+    if base is not None and arm != baseline:
+        difference = paired_difference(own, base, groups=groups, resampling=resampling)
+        if top is not None and arm != teacher:
+            share = share_of_gap(own, base, top, groups=groups, resampling=resampling)
+    return Row(
+        arm=arm,
+        structure=structure,
+        metric=metric,
+        mean=mean_with_interval(own, groups=groups, resampling=resampling),
+        spread=run_spread(arms[arm].by_run(structure, metric)),
+        difference=difference,
+        share=share,
+    )
+
+
+def analyse(
+    arms: Mapping[str, ArmScores],
+    *,
+    baseline: str,
+    teacher: str | None,
+    groups: Sequence[Hashable] | None = None,
+    resampling: Resampling | None = None,
+) -> list[Row]:
+    """Compute every row, by metric, then structure, then arm.
+
+    Args:
+        arms: All over the same cases.
+        baseline: Arm that differences are to.
+        teacher: Arm at the far end of the gap that starts at the baseline.
+        groups: The patient of each case; patients are resampled instead of cases.
+        resampling: How intervals are made.
+    """
+    keys = [
+        (structure, metric.name, arm)
+        for metric in METRICS
+        for structure in structures_of(arms)
+        for arm in arms
+        if metric.name in arms[arm].metrics
+    ]
+    end = None if teacher == baseline else teacher
+    how = (resampling or Resampling(), groups)
+    return [
+        _row(arms, arm, (structure, metric), (baseline, end), how)
+        for structure, metric, arm in tqdm(keys, desc="intervals", unit="row")
+    ]

@@ -1,0 +1,299 @@
+"""A comparison from beginning to end: check, score, analyse, measure, write one report folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nnunet_kd import __version__
+from nnunet_kd.errors import UsageError
+from nnunet_kd.evaluation.analysis import Row, analyse, structures_of
+from nnunet_kd.evaluation.arms import ArmScores, Cases, Run, check_cases, open_run, score_arms
+from nnunet_kd.evaluation.cases import some
+from nnunet_kd.evaluation.labels import with_tolerances
+from nnunet_kd.evaluation.scores import METRICS
+from nnunet_kd.evaluation.statistics import Resampling
+from nnunet_kd.evaluation.timing import Job, Timing, measure, prepare_job
+from nnunet_kd.hardware import describe
+from nnunet_kd.networks.cost import NetworkCost, read_model_cost
+from nnunet_kd.planning.model_folder import open_model_folder
+
+FILES = {"json": "report.json", "csv": "scores.csv", "markdown": "report.md", "plot": "comparison.png"}
+COLUMNS = ("arm", "run", "case", "class", "metric", "value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared, and how.
+
+    Attributes:
+        arms: For each arm its runs (seeds): folders of predictions, or nnU-Net's ``summary.json``.
+        output: The report folder to make.
+        reference: Folder of the true segmentations; not needed where every run is a summary.
+        baseline: Arm that differences are to; ``None`` takes ``student``, or the first arm.
+        teacher: Arm at the far end of the gap; ``None`` takes ``teacher`` if there is one.
+        models: nnU-Net model folder of an arm, for what it costs.
+        images: Folder of images to time the models with.
+        tolerance: Of the surface Dice, in mm.
+        tolerances: The same for single structures, by name.
+        dataset_json: nnU-Net's; ``None`` looks beside the reference.
+        cases: Compare these only.
+        patients: Patient of each case, where a patient has several.
+        overwrite: Whether an earlier report may be replaced.
+        n_processes: For scoring; ``None`` for one per core.
+        resampling: How intervals are made.
+        timing: Settings of :func:`~nnunet_kd.evaluation.timing.prepare_job`.
+    """
+
+    arms: Mapping[str, Sequence[Path]]
+    output: Path
+    reference: Path | None = None
+    baseline: str | None = None
+    teacher: str | None = None
+    models: Mapping[str, Path] = field(default_factory=dict)
+    images: Path | None = None
+    tolerance: float = 1.0
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    dataset_json: Path | None = None
+    cases: Sequence[str] | None = None
+    patients: Mapping[str, Hashable] | None = None
+    overwrite: bool = False
+    n_processes: int | None = None
+    resampling: Resampling = field(default_factory=Resampling)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a comparison found.
+
+    Attributes:
+        baseline: Arm that differences are to.
+        teacher: Arm at the far end of the gap, if there is one.
+        cases: Names, structures and reference.
+        arms: Scores.
+        rows: Means, differences and shares.
+        costs: Of arms with a model folder.
+        timings: Of the same, where images were given.
+        n_patients: Where patients were resampled.
+        resampling: How intervals were made.
+        hardware: Of this machine.
+        created: UTC, to the second.
+    """
+
+    baseline: str
+    teacher: str | None
+    cases: Cases
+    arms: Mapping[str, ArmScores]
+    rows: Sequence[Row]
+    costs: Mapping[str, NetworkCost]
+    timings: Mapping[str, Timing]
+    n_patients: int | None
+    resampling: Resampling
+    hardware: str
+    created: str
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """What is tabulated, the headline first."""
+        return structures_of(self.arms)
+
+    def row(self, arm: str, structure: str, metric: str) -> Row | None:
+        """Return one row, ``None`` where the arm lacks the metric."""
+        key = (arm, structure, metric)
+        return next((row for row in self.rows if (row.arm, row.structure, row.metric) == key), None)
+
+
+def _chosen_arm(given: str | None, default: str | None, arms: Mapping[str, Any], option: str) -> str | None:
+    if given is not None and given not in arms:
+        raise UsageError(f"{option} names '{given}'; the arms are {', '.join(arms)}")
+    return given if given is not None else default if default in arms else None
+
+
+def _check_arms(comparison: Comparison) -> list[Run]:
+    if not comparison.arms:
+        raise UsageError("expected arms to compare, got none; type --arm NAME=FOLDER")
+    for arm, sources in comparison.arms.items():
+        resolved = [source.resolve() for source in sources]
+        if len(set(resolved)) != len(resolved):
+            raise UsageError(f"arm '{arm}' names a folder twice: every run counts once")
+    unknown = [arm for arm in comparison.models if arm not in comparison.arms]
+    if unknown:
+        raise UsageError(f"--model names {some(unknown)}; the arms are {', '.join(comparison.arms)}")
+    if comparison.images is not None and not comparison.models:
+        raise UsageError("--images times models, got none; type --model ARM=MODEL_FOLDER or leave --images out")
+    return [open_run(arm, source) for arm, sources in comparison.arms.items() for source in sources]
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse to replace anything that is not an earlier report.
+
+    Raises:
+        UsageError: If the folder exists and is no report, or may not be replaced.
+    """
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"expected a folder name for the report, '{output}' is a file; name another with -o")
+    content = sorted(entry.name for entry in output.iterdir())
+    foreign = [name for name in content if name not in FILES.values()]
+    if foreign:
+        raise UsageError(f"'{output}' holds other files ({some(foreign)}); name a new folder with -o")
+    if content and not overwrite:
+        raise UsageError(f"'{output}' holds a report; type --overwrite or name another folder with -o")
+
+
+def _patients(comparison: Comparison, cases: Cases) -> list[Hashable] | None:
+    if comparison.patients is None:
+        return None
+    missing = [case for case in cases.names if case not in comparison.patients]
+    if missing:
+        raise UsageError(f"expected the patient of every case, found none for {some(missing)}")
+    return [comparison.patients[case] for case in cases.names]
+
+
+def compare(comparison: Comparison) -> Report:
+    """Compare arms case by case and write the report.
+
+    Everything is checked before anything is computed; the folder appears when it is complete.
+
+    Args:
+        comparison: What is compared, and how.
+
+    Returns:
+        What was written, as objects.
+
+    Raises:
+        UsageError: One line, if cases, grids, models, images or the output do not fit.
+    """
+    runs = _check_arms(comparison)
+    baseline = _chosen_arm(comparison.baseline, "student", comparison.arms, "--baseline") or next(iter(comparison.arms))
+    teacher = _chosen_arm(comparison.teacher, "teacher", comparison.arms, "--teacher")
+    check_output(comparison.output, overwrite=comparison.overwrite)
+    cases = check_cases(
+        runs, reference=comparison.reference, dataset_json=comparison.dataset_json, wanted=comparison.cases
+    )
+    cases = Cases(
+        **{**vars(cases), "scheme": with_tolerances(cases.scheme, comparison.tolerance, comparison.tolerances)}
+    )
+    patients = _patients(comparison, cases)
+    costs = {arm: read_model_cost(open_model_folder(folder)) for arm, folder in comparison.models.items()}
+    jobs = _jobs(comparison)
+    arms = score_arms(runs, cases, n_processes=comparison.n_processes)
+    rows = analyse(arms, baseline=baseline, teacher=teacher, groups=patients, resampling=comparison.resampling)
+    report = Report(
+        baseline=baseline,
+        teacher=teacher,
+        cases=cases,
+        arms=arms,
+        rows=rows,
+        costs=costs,
+        timings=measure(jobs) if jobs else {},
+        n_patients=None if patients is None else len(set(patients)),
+        resampling=comparison.resampling,
+        hardware=describe(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    write_report(report, comparison.output)
+    return report
+
+
+def _jobs(comparison: Comparison) -> dict[str, Job]:
+    if comparison.images is None:
+        return {}
+    return {
+        arm: prepare_job(folder, comparison.images, **comparison.timing) for arm, folder in comparison.models.items()
+    }
+
+
+def write_report(report: Report, output: Path) -> None:
+    """Write all files under a temporary name beside the folder, then rename it.
+
+    Raises:
+        UsageError: If the disk is full or the place may not be written.
+    """
+    from nnunet_kd.evaluation.markdown import to_markdown
+    from nnunet_kd.evaluation.plots import plot_report
+
+    writers: dict[str, Callable[[Path], object]] = {
+        "json": lambda file: file.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", "utf-8"),
+        "csv": lambda file: write_scores(report, file),
+        "markdown": lambda file: file.write_text(to_markdown(report), encoding="utf-8"),
+        "plot": lambda file: plot_report(report, file),
+    }
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+            new, old = Path(folder, "new"), Path(folder, "old")
+            new.mkdir()
+            for kind, write in writers.items():
+                write(new / FILES[kind])
+            if output.exists():
+                output.rename(old)
+            new.rename(output)
+    except OSError as error:
+        raise UsageError(f"cannot write '{output}': {error.strerror or error}; name another folder with -o") from error
+
+
+def write_scores(report: Report, file: Path) -> None:
+    """Write every score as one line: arm, run, case, class, metric, value (empty where there is none)."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for record in _records(report):
+            writer.writerow(["" if value is None else value for value in record])
+
+
+def _records(report: Report) -> list[tuple[Any, ...]]:
+    return [
+        (arm.name, number, case, structure, metric, _plain(float(run.values[i, j, k])))
+        for arm in report.arms.values()
+        for number, run in enumerate(arm.runs)
+        for i, case in enumerate(run.cases)
+        for j, structure in enumerate(run.structures)
+        for k, metric in enumerate(run.metrics)
+    ]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # any nesting of containers and numbers
+    """Replace what JSON cannot hold, ``nan`` and infinities, by ``None``."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return everything as plain JSON values; ``None`` stands for a missing number."""
+    content: dict[str, Any] = {
+        "format": 1,
+        "nnunet_kd": __version__,
+        "created": report.created,
+        "hardware": report.hardware,
+        "baseline": report.baseline,
+        "teacher": report.teacher,
+        "cases": report.cases.names,
+        "n_patients": report.n_patients,
+        "structures": [asdict(structure) for structure in report.cases.scheme.structures],
+        "ignore_label": report.cases.scheme.ignore,
+        "structures_from": report.cases.scheme_source,
+        "intervals": asdict(report.resampling),
+        "metrics": [asdict(metric) for metric in METRICS],
+        "arms": {arm.name: {"runs": arm.sources, "metrics": arm.metrics} for arm in report.arms.values()},
+        "costs": {arm: asdict(cost) for arm, cost in report.costs.items()},
+        "timings": {arm: asdict(timing) for arm, timing in report.timings.items()},
+        "rows": [asdict(row) for row in report.rows],
+        "scores": [dict(zip(COLUMNS, record, strict=True)) for record in _records(report)],
+    }
+    plain: dict[str, Any] = _plain(content)
+    return plain
