@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def compile_is_asked_for() -> bool:
-    """Return whether ``nnUNet_compile`` is set to true. (nnU-Net itself never compiles on CPUs.)"""
+    """Return whether ``nnUNet_compile`` is set to true; nnU-Net itself never compiles on CPUs."""
     return os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
 
 
