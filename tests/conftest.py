@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,18 @@ def _make_toy(root: Path) -> None:
         for key, value in site.environment().items():
             patch.setenv(key, value)
         plan = ["plan", "-d", "900", "-c", CONFIGURATION, "--method", "none", "--shrink", "4", "--seed", "0"]
-        budget = ["--epochs", "2", "--iterations", "12", "--val-iterations", "1", "--optimizer", "AdamW", "--lr", "0.01"]
+        budget = [
+            "--epochs",
+            "2",
+            "--iterations",
+            "12",
+            "--val-iterations",
+            "1",
+            "--optimizer",
+            "AdamW",
+            "--lr",
+            "0.01",
+        ]
         assert main([*plan, *budget, "-p", "nnUNetKDTeacherPlans"]) == 0
         trainer = build_trainer(site, "nnUNetKDTeacherPlans")
         trainer.run_training()
@@ -130,7 +141,9 @@ def build_trainer(
 @pytest.fixture(scope="session")
 def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy data set and its teacher, made once, also when tests run side by side."""
-    root = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    root = (
+        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    )
     template = root / "toy_template"
     with FileLock(root / "toy_template.lock"):
         if not template.exists():
@@ -142,7 +155,7 @@ def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def site(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A copy of the toy's folders for one test, set in the environment.
 
     It holds ``nnUNetTrainer__nnUNetPlans__3d_fullres`` with folds 0, 1 and all (the same weights).
@@ -152,7 +165,7 @@ def site(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     here = Site(root, DATASET)
     for key, value in here.environment().items():
         monkeypatch.setenv(key, value)
-    yield here
+    return here
 
 
 @pytest.fixture
@@ -207,3 +220,8 @@ def realdata() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("NNUNET_KD_DATA names no folder with real data")
     return Path(folder)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests write the tables of the docs that they prove."""
+    parser.addoption("--write-tables", action="store_true", help="write the tables in docs/ that passing tests prove")

@@ -124,7 +124,7 @@ def _locate(text: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_dir():
             return candidate.resolve()
-    where = " or ".join(map(str, candidates))
+    where = " or ".join(map(str, candidates)) + ("" if results else " (nnUNet_results is not set)")
     raise UsageError(f"no model folder {where}; train the teacher with nnUNetv2_train or give another folder")
 
 
