@@ -112,7 +112,8 @@ class Workplace:
             logs / "convert.log",
             1,
         )
-        entry = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as f; f()"
+        module = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
+        entry = f"from {module} import plan_and_preprocess_entry as f; f()"
         options = ["-d", number, "-c", SETTINGS["configuration"], "-np", "2", "-npfp", "2"]
         self.call(["-c", entry, *options], logs / "preprocess.log", 1)
         plans_file = self.preprocessed / "nnUNetPlans.json"

@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="pickle"):
         save_atomically({"network_weights": lambda: None}, path)
     assert load_checkpoint_safely(path)["network_weights"] == 1
-    assert os.listdir(tmp_path) == ["c.pth"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pth"]
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False)
     assert result.returncode != 0
     assert load_checkpoint_safely(path)["network_weights"] == 1
-    assert os.listdir(tmp_path) == ["c.pth"]
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pth"]
 
 
 def test_plain_values_load_without_an_allow_list(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""The table and the picture of the hippocampus benchmark, from its committed results."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_kd.evaluation.statistics import (
+    average_runs,
+    mean_with_interval,
+    paired_difference,
+    run_spread,
+    share_of_gap,
+)
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "hippocampus"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+PICTURE = HERE.parent / "docs" / "images" / "hippocampus.png"
+BEGIN, END = "<!-- hippocampus: begin -->", "<!-- hippocampus: end -->"
+ARMS = ("alone", "random teacher", "distilled")
+COLOURS = {"teacher": "#000000", "alone": "#0072B2", "random teacher": "#999999", "distilled": "#D55E00"}
+
+Scores = NDArray[np.float64]  # (runs, cases)
+Runs = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
+
+
+def load() -> Runs:
+    """Read every finished run, by arm and shrink factor, in the order of the seeds."""
+    runs: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        run = json.loads(path.read_text())
+        runs.setdefault((run["arm"], run["shrink"]), []).append(run)
+    return runs
+
+
+def scores(runs: Sequence[Mapping[str, Any]], structure: str | None = None) -> Scores:
+    """Return Dice per run and case; without a structure the mean over both."""
+    names = sorted(runs[0]["dice"])
+    rows = [[run["dice"][case] for case in names] for run in runs]
+    return np.array(
+        [[np.mean(list(case.values())) if structure is None else case[structure] for case in row] for row in rows]
+    )
+
+
+def _interval(estimate: Any, *, signed: bool = False) -> str:  # noqa: ANN401  # Estimate or Difference
+    sign = "+" if signed else ""
+    return f"{estimate.value:{sign}.4f} [{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
+
+
+def _row(arm: str, shrink: int, runs: Runs) -> str:
+    own = runs[arm, shrink]
+    mean = average_runs(scores(own))
+    structures = " / ".join(f"{scores(own, s).mean():.4f}" for s in ("anterior", "posterior"))
+    cells = [arm, str(shrink), str(len(own)), structures, _interval(mean_with_interval(mean))]
+    spread = run_spread(scores(own))
+    cells.append(", ".join(f"{m:.4f}" for m in spread.means))
+    if arm in ("alone", "teacher"):
+        return "| " + " | ".join([*cells, "", "", ""]) + " |"
+    # the control runs of the same seeds
+    seeds = {run["seed"] for run in own}
+    control = average_runs(scores([run for run in runs["alone", shrink] if run["seed"] in seeds]))
+    difference = paired_difference(mean, control)
+    teacher = scores(runs["teacher", 1])[0]
+    share = share_of_gap(mean, control, teacher)
+    cells += [_interval(difference, signed=True), f"{difference.p:.3g}", f"{100 * share.value:.0f} %"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(runs: Runs) -> str:
+    """Return the Markdown table."""
+    columns = ("arm", "shrink", "seeds", "Dice anterior / posterior", "mean Dice [95 %]", "per seed")
+    columns += ("against alone [95 %]", "p", "gap recovered")
+    head = "| " + " | ".join(columns) + " |"
+    rows = [_row("teacher", 1, runs)]
+    rows += [_row(arm, shrink, runs) for shrink in (4, 8) for arm in ARMS if (arm, shrink) in runs]
+    return "\n".join([head, "|" + "---|" * 9, *rows])
+
+
+def findings(runs: Runs) -> str:
+    """Say in words what the intervals say, a null result like a good one."""
+    lines = []
+    for shrink in (4, 8):
+        if ("distilled", shrink) not in runs:
+            continue
+        own, control = (average_runs(scores(runs[arm, shrink])) for arm in ("distilled", "alone"))
+        difference = paired_difference(own, control)
+        clear = difference.low > 0 or difference.high < 0
+        what = "changed" if clear else "did not measurably change"
+        lines.append(
+            f"- **Shrink {shrink}:** distillation {what} the mean Dice over {difference.n_cases} cases: "
+            f"{_interval(difference, signed=True)}, Wilcoxon p = {difference.p:.3g}."
+        )
+    return "\n".join(lines)
+
+
+def draw(runs: Runs) -> None:
+    """Draw the mean Dice per seed, its interval over cases, and the paired differences per case."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    means, pairs = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    labels = []
+    for shrink in (4, 8):
+        for arm in ARMS:
+            if (arm, shrink) not in runs:
+                continue
+            values = scores(runs[arm, shrink])
+            estimate, x = mean_with_interval(average_runs(values)), len(labels)
+            error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+            means.errorbar(x, estimate.value, error, fmt="_", ms=22, color=COLOURS[arm], capsize=4, lw=1.5)
+            offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
+            means.plot(x + np.asarray(offsets), values.mean(axis=1), "o", color=COLOURS[arm], ms=5, alpha=0.8)
+            labels.append(f"{arm}\n1/{shrink}")
+    teacher = scores(runs["teacher", 1]).mean()
+    means.axhline(teacher, color="black", ls="--", lw=1)
+    means.text(len(labels) - 0.5, teacher, "teacher", ha="right", va="bottom")
+    means.set_xticks(range(len(labels)), labels, fontsize=9)
+    means.set_ylabel("mean Dice, 40 test cases")
+    means.set_title("dots: seeds; bars: 95 % interval over cases", fontsize=10)
+    rows = [(arm, shrink) for shrink in (8, 4) for arm in ("random teacher", "distilled") if (arm, shrink) in runs]
+    for y, (arm, shrink) in enumerate(rows):
+        seeds = {run["seed"] for run in runs[arm, shrink]}
+        control = average_runs(scores([run for run in runs["alone", shrink] if run["seed"] in seeds]))
+        own = average_runs(scores(runs[arm, shrink]))
+        difference = paired_difference(own, control)
+        jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(own))
+        pairs.plot(own - control, y + jitter, ".", color=COLOURS[arm], alpha=0.45)
+        error = [[difference.value - difference.low], [difference.high - difference.value]]
+        pairs.errorbar(difference.value, y, xerr=error, fmt="D", color="black", capsize=4, ms=5)
+    pairs.axvline(0, color="black", lw=0.8)
+    pairs.set_yticks(range(len(rows)), [f"{arm}\n1/{shrink}" for arm, shrink in rows], fontsize=9)
+    pairs.set_xlabel("Dice against the same student alone, per case")
+    pairs.set_title("diamonds: mean with 95 % interval", fontsize=10)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURE, dpi=130)
+
+
+def write() -> None:
+    """Replace the marked part of docs/benchmarks.md."""
+    runs = load()
+    page = PAGE.read_text()
+    head, rest = page.split(BEGIN)
+    _, tail = rest.split(END)
+    body = f"\n{findings(runs)}\n\n{table(runs)}\n\n![hippocampus](images/hippocampus.png)\n"
+    PAGE.write_text(head + BEGIN + body + END + tail)
+    draw(runs)
+    print(body)
