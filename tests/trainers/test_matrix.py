@@ -138,15 +138,16 @@ class Bench:
         plans["kd"]["configurations"][configuration]["budget"]["num_epochs"] = 2
         self.site.write_plans(plans)
 
-    def predict(self, model: Path, output: Path, previous: Path | None = None) -> Path:
-        from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
+    def predict(self, configuration: str, trainer: str, output: Path, previous: Path | None = None) -> Path:
+        from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 
         images = self.site.raw / self.site.dataset / "imagesTs"
-        command = ["nnUNetv2_predict_from_modelfolder", "-i", str(images), "-o", str(output), "-m", str(model)]
-        command += ["-f", self.fold, "-device", "cpu", "-npp", "0", "-nps", "0"]
+        command = ["nnUNetv2_predict", "-i", str(images), "-o", str(output), "-d", "901", "-c", configuration]
+        command += ["-tr", trainer, "-p", "nnUNetKDPlans", "-f", self.fold]
+        command += ["-device", "cpu", "-npp", "0", "-nps", "0"]
         command += ["-prev_stage_predictions", str(previous)] if previous else []
         self.patch.setattr(sys, "argv", command)
-        predict_entry_point_modelfolder()
+        predict_entry_point()
         torch.set_num_threads(1)
         return output
 
@@ -177,8 +178,8 @@ def test_every_configuration_goes_from_planning_to_a_released_model(
     last, previous = configuration, None
     if configuration == "cascade":
         bench.distil("3d_lowres")
-        lowres = site.model("nnUNetKDPlans", "3d_lowres")
-        previous, last = bench.predict(lowres, tmp_path / "lowres"), "3d_cascade_fullres"
+        previous = bench.predict("3d_lowres", "KDTrainer", tmp_path / "lowres")
+        last = "3d_cascade_fullres"
     elif configuration == "anisotropic":
         last = "3d_fullres"
     bench.distil(last)
@@ -192,8 +193,9 @@ def test_every_configuration_goes_from_planning_to_a_released_model(
         assert "do_dummy_2d_data_aug: True" in next(iter(sorted(fold.glob("training_log*")))).read_text()
     assert main(["release", "-m", str(student), "-f", bench.fold, "-o", str(tmp_path / "released")]) == 0
     (released,) = (tmp_path / "released").glob("**/nnUNetTrainer__*")
-    ours = _voxels(bench.predict(student, tmp_path / "ours", previous))
-    theirs = _voxels(bench.predict(released, tmp_path / "theirs", previous))
+    shutil.copytree(released, student.with_name(released.name))
+    ours = _voxels(bench.predict(last, "KDTrainer", tmp_path / "ours", previous))
+    theirs = _voxels(bench.predict(last, "nnUNetTrainer", tmp_path / "theirs", previous))
     assert np.array_equal(ours, theirs)
     passed[configuration, kind] = time.monotonic() - began
 
