@@ -201,13 +201,13 @@ def make_trainer(site: Site) -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def preprocess_site() -> Callable[..., None]:
     """Return :func:`preprocess`."""
     return preprocess
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_site() -> Callable[[Path, str], Site]:
     """Return the constructor of :class:`Site`."""
     return Site
