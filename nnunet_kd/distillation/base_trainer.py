@@ -48,6 +48,7 @@ class BaseTrainer(nnUNetTrainer):
     precision: str | None = None
     cpu_dtype: torch.dtype | None = None
     resumed: Mapping[str, Any] | None = None
+    was_initialized: bool
     _last_saved: float = 0.0
 
     def configure(self) -> None:
@@ -101,7 +102,7 @@ class BaseTrainer(nnUNetTrainer):
         """Choose the device of this process and what its training steps compute in."""
         if self.is_ddp:
             on_cpu = dist.get_backend() == "gloo" or not torch.cuda.is_available()
-            index = int(os.environ.get("LOCAL_RANK", self.local_rank))
+            index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
             self.device = torch.device("cpu") if on_cpu else torch.device("cuda", index)
         self.grad_scaler = GradScaler("cuda") if self.device.type == "cuda" else None
         if self.device.type == "cpu":
@@ -113,7 +114,7 @@ class BaseTrainer(nnUNetTrainer):
     def _wrap_for_ddp(self) -> None:
         on_cuda = self.device.type == "cuda"
         if on_cuda:  # SyncBatchNorm exists on CUDA only
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.network = DistributedDataParallel(self.network, device_ids=[self.device.index] if on_cuda else None)
         if self.seed is not None:  # the ranks share their weights but draw different patches
             seed_everything(self.seed + self.local_rank)
@@ -136,13 +137,13 @@ class BaseTrainer(nnUNetTrainer):
         """Switch what the network's forward returns; networks without deep supervision stay as they are."""
         bare = self.bare_network()
         for module in (bare, getattr(bare, "decoder", None)):
-            if hasattr(module, "deep_supervision"):
+            if module is not None and hasattr(module, "deep_supervision"):
                 module.deep_supervision = enabled and self.enable_deep_supervision
 
     def bare_network(self) -> nn.Module:
         """Return the network beneath DDP and torch.compile."""
         network: nn.Module = self.network.module if self.is_ddp else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network  # type: ignore[return-value]
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     # ---- steps ----
 
@@ -170,7 +171,7 @@ class BaseTrainer(nnUNetTrainer):
             nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
             self.optimizer.step()
             return
-        self.grad_scaler.scale(total).backward()
+        self.grad_scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         self.grad_scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         self.grad_scaler.step(self.optimizer)

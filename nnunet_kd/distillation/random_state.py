@@ -9,10 +9,10 @@ import torch.distributed as dist
 
 
 def _own_state() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002  # what nnU-Net draws from
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # what nnU-Net draws from
     return {
         "python": random.getstate(),
-        "numpy": (name, keys.tolist(), int(position), int(has_gauss), float(cached)),
+        "numpy": (name, np.asarray(keys).tolist(), *map(float, rest)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -35,8 +35,8 @@ def restore_random_state(states: list[dict[str, Any]] | None, *, rank: int = 0) 
     state = states[rank]
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), int(position), int(has_gauss), cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -39,7 +39,7 @@ class FullPrecision(nn.Module):
 
     def forward(self, outputs: Tensor | Sequence[Tensor], targets: Tensor | Sequence[Tensor]) -> Tensor:
         """Cast the outputs, ``(B, C, *spatial)`` or a list of them, and call the loss."""
-        if isinstance(outputs, list | tuple):
+        if not isinstance(outputs, Tensor):
             value: Tensor = self.loss([output.float() for output in outputs], targets)
         else:
             value = self.loss(outputs.float(), targets)

@@ -157,7 +157,8 @@ class TeacherEnsemble:
                 for scale, size in enumerate(sizes):
                     if needed[scale]:
                         share = self._at_size(logits, size, temperature) * (member.weight / self._total)
-                        mean[scale] = share if mean[scale] is None else mean[scale] + share
+                        before = mean[scale]
+                        mean[scale] = share if before is None else before + share
         return sums
 
     def _at_size(self, logits: Sequence[Tensor], size: Sequence[int], temperature: float) -> Tensor:

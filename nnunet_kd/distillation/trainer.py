@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -140,8 +140,7 @@ class DistillationTrainer(BaseTrainer):
 
     def _compiled(self, network: nn.Module) -> nn.Module:
         if self._do_i_compile():
-            compiled: nn.Module = torch.compile(network)
-            return compiled
+            return cast("nn.Module", torch.compile(network))
         if self.cpu_dtype is not None and compile_is_asked_for():
             self.print_to_log_file("Compiling the teacher for this CPU (nnUNet_compile); the first batch takes longer")
             return FrozenOnCPU(network, self.cpu_dtype)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def build_network(folder: ModelFolder, *, trainer: str | None = None, deep_super
     plans = PlansManager(folder.plans)
     configuration = plans.get_configuration(folder.configuration)
     build: Callable[..., nn.Module] = trainer_class.build_network_architecture  # type: ignore[attr-defined]
-    described = (plans, configuration)
+    described: tuple[Any, ...] = (plans, configuration)
     if "plans_manager" not in inspect.signature(build).parameters:  # trainers written before nnU-Net 2.7
         described = (
             configuration.network_arch_class_name,

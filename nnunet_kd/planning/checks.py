@@ -119,7 +119,7 @@ def network_strides(plans: Mapping[str, Any], configuration: str) -> list[list[i
     if strides is None:
         return None
     n_axes = len(manager.patch_size)
-    return [[int(s)] * n_axes if np.isscalar(s) else [int(v) for v in s] for s in strides]
+    return [[s] * n_axes if isinstance(s, int) else [int(v) for v in s] for s in strides]
 
 
 def check_teacher(

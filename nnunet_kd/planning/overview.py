@@ -1,13 +1,13 @@
 """What ``nnunet_kd plan`` prints: teacher beside student, and the next commands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_kd.networks.cost import NetworkCost, read_model_cost
 from nnunet_kd.planning.model_folder import ModelFolder
 
-_ROWS = {
+_ROWS: dict[str, Callable[[NetworkCost], str]] = {
     "parameters": lambda cost: f"{cost.parameters:,}",
     "GMAC per patch": lambda cost: f"{cost.macs / 1e9:.3g}",
     "peak activations per patch [MB]": lambda cost: f"{cost.peak_activation_bytes / 1e6:.3g}",
