@@ -58,3 +58,27 @@ def arms(tmp_path: Path, save_labels: SaveLabels, random: np.random.Generator) -
             moved = ball(shift if random.random() < 0.8 else shift - 1)
             save_labels(tmp_path / arm / f"case_{number}.nii.gz", moved, (2.0, 1.0, 1.0))
     return tmp_path
+
+
+@pytest.fixture
+def stock_summary() -> Callable[..., Path]:
+    """Let nnU-Net itself evaluate a folder and write its summary.json."""
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics, save_summary_json
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.utilities.json_export import recursive_fix_for_json_export
+
+    def write(
+        reference: Path, predictions: Path, file: Path, labels: Sequence[Any] = (1, 2), ignore: int | None = None
+    ) -> Path:
+        cases = [
+            compute_metrics(str(reference / p.name), str(p), SimpleITKIO(), list(labels), ignore)
+            for p in sorted(predictions.glob("*.nii.gz"))
+        ]
+        means = {label: {"Dice": float(np.nanmean([c["metrics"][label]["Dice"] for c in cases]))} for label in labels}
+        for case in cases:
+            recursive_fix_for_json_export(case)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_summary_json({"metric_per_case": cases, "mean": means, "foreground_mean": {}}, str(file))
+        return file
+
+    return write
