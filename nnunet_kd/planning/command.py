@@ -1,7 +1,6 @@
 """The verb ``nnunet_kd plan``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,9 +143,10 @@ def run(options: argparse.Namespace) -> None:
         plans_name=plans_name,
     )
     base = teachers[0].plans if teachers else _base_plans(preprocessed, options.from_plans)
-    _check_dataset(base, preprocessed)
     existing = planner.check_existing(preprocessed / f"{plans_name}.json", request, overwrite=options.overwrite)
-    plans = planner.student_plans(base, request, settings, teachers=teachers, existing=existing)
+    plans = planner.student_plans(
+        base, request, settings, dataset_name=preprocessed.name, teachers=teachers, existing=existing
+    )
     planner.check_students_teachers(plans, request, teachers, dataset_json)
     print(side_by_side(plans, base, options.c, dataset_json, teachers))
     path = planner.write_plans(plans, preprocessed)
@@ -269,14 +269,3 @@ def _base_plans(preprocessed: Path, plans_name: str) -> dict[str, Any]:
         check_choice(plans_name, found, "--from-plans")
     plans: dict[str, Any] = read_json(path)
     return plans
-
-
-def _check_dataset(base: dict[str, Any], preprocessed: Path) -> None:
-    if base.get("dataset_name") != preprocessed.name:
-        # nnU-Net's folders go by the plans' data set name, so that a teacher of another data set can teach this one
-        print(
-            f"note: the teacher was trained on {base.get('dataset_name')}, the student will be on {preprocessed.name}; "
-            "its plans are taken over, so this data set must be preprocessed with them",
-            file=sys.stderr,
-        )
-        base["dataset_name"] = preprocessed.name

@@ -61,18 +61,22 @@ def student_plans(
     request: StudentRequest,
     settings: KDSettings,
     *,
+    dataset_name: str,
     teachers: Sequence[ModelFolder] = (),
     existing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Derive the student's plans.
 
-    The configuration keeps its name and its ``data_identifier``, so that nothing is preprocessed twice.
+    The configuration keeps its name and, on the teacher's data set, its ``data_identifier``, so that nothing is
+    preprocessed twice. On another data set it gets one of its own: a folder of the same name there may have
+    been preprocessed in another way.
     Its patch is rounded up to what the strides of student and teachers divide.
 
     Args:
         base: The first teacher's plans, or nnU-Net's own for a control.
         request: The student.
         settings: Its kd block.
+        dataset_name: The student's data set, ``DatasetXXX_Name``.
         teachers: Model folders whose strides the patch must suit.
         existing: Plans to which the configuration is added.
 
@@ -90,7 +94,9 @@ def student_plans(
     configuration["architecture"] = student_architecture(
         configuration["architecture"], student=request.student, factor=request.factor, depth=request.depth
     )
-    plans = deepcopy(dict(existing)) if existing is not None else _without_kd(base, request.plans_name)
+    if base["dataset_name"] != dataset_name:
+        configuration["data_identifier"] = f"{request.plans_name}_{name}"
+    plans = deepcopy(dict(existing)) if existing is not None else _without_kd(base, request.plans_name, dataset_name)
     plans["configurations"][name] = configuration
     strides = [network_strides(plans, name), *(network_strides(t.plans, t.configuration) for t in teachers)]
     configuration["patch_size"] = common_patch(configuration["patch_size"], [s for s in strides if s is not None])
@@ -99,8 +105,8 @@ def student_plans(
     return plans
 
 
-def _without_kd(base: Mapping[str, Any], plans_name: str) -> dict[str, Any]:
-    plans = deepcopy(dict(base))
+def _without_kd(base: Mapping[str, Any], plans_name: str, dataset_name: str) -> dict[str, Any]:
+    plans = deepcopy(dict(base)) | {"dataset_name": dataset_name}
     plans.pop("kd", None)
     plans.pop("continue_training", None)
     plans["plans_name"] = plans_name

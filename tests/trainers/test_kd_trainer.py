@@ -196,3 +196,44 @@ def test_loading_a_teacher_leaves_the_students_random_stream_alone(plan: Plan, m
         batches.append(next(trainer.dataloader_train)["data"])
     assert torch.equal(batches[0], batches[1])
     assert torch.equal(batches[0], batches[2])
+
+
+# ---- nnU-Net's other ways to start ----
+
+
+def test_pretrained_weights_are_taken_over_but_for_the_outputs(plan: Plan, make_trainer: Make, of: Any) -> None:
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+
+    plan("--seed", "1")
+    first = make_trainer()
+    first.initialize()
+    path = Path(first.output_folder) / "checkpoint_final.pth"
+    first.current_epoch = 1
+    first.save_checkpoint(str(path))
+    plan("--seed", "2", "--overwrite")
+    second = make_trainer()
+    maybe_load_checkpoint(second, continue_training=False, validation_only=False, pretrained_weights_file=str(path))
+    ours, theirs = of.weights(second), of.weights(first)
+    assert torch.equal(ours["encoder.stages.0.0.convs.0.conv.weight"], theirs["encoder.stages.0.0.convs.0.conv.weight"])
+    assert not torch.equal(ours["decoder.seg_layers.0.weight"], theirs["decoder.seg_layers.0.weight"])
+
+
+def test_other_loggers_receive_the_parts_too(plan: Plan, make_trainer: Make, of: Any) -> None:
+    """As Weights & Biases does, through nnU-Net's own MetaLogger."""
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.keys: list[str] = []
+
+        def log(self, key: str, value: Any, step: int) -> None:
+            self.keys.append(key)
+
+        def update_config(self, config: dict[str, Any]) -> None:
+            self.keys.extend(config)
+
+    plan()
+    trainer, recorder = make_trainer(), Recorder()
+    trainer.logger.loggers.append(recorder)
+    of.started(trainer)
+    trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train))])
+    assert {"hparas", "kd_supervision", "kd_logits_kl", "train_losses"} <= set(recorder.keys)

@@ -223,3 +223,17 @@ def test_the_patch_of_the_student_suits_a_teacher_with_longer_strides(
     assert all(new >= old for new, old in zip(patch, [18, 22, 18], strict=True))
     with torch.no_grad():
         trainer.network(torch.zeros(1, 1, *patch))
+
+
+def test_a_teacher_of_another_data_set_gives_plans_that_are_preprocessed_by_themselves(
+    site: Any, plan: Plan, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This data set's own folder of the same name may have been preprocessed in another way."""
+    theirs = json.loads((teacher / "plans.json").read_text())
+    (teacher / "plans.json").write_text(json.dumps(theirs | {"dataset_name": "Dataset901_Other"}))
+    assert plan() == 0
+    plans = site.plans("nnUNetKDPlans")
+    assert plans["dataset_name"] == site.dataset
+    assert plans["configurations"]["3d_fullres"]["data_identifier"] == "nnUNetKDPlans_3d_fullres"
+    output = capsys.readouterr().out
+    assert f"nnUNetv2_preprocess -d {site.dataset} -plans_name nnUNetKDPlans -c 3d_fullres" in output
