@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sysconfig
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,3 +227,15 @@ def realdata() -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests write the tables of the docs that they prove."""
     parser.addoption("--write-tables", action="store_true", help="write the tables in docs/ that passing tests prove")
+
+
+@pytest.fixture
+def other_environment(tmp_path: Path) -> Path:
+    """The interpreter of a second environment that holds everything installed here except this package."""
+    folder = tmp_path / "environment"
+    venv.create(folder, with_pip=False, symlinks=True)
+    site_packages = next(folder.glob("lib/python*/site-packages"))
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "nnunet_kd" not in entry.name:
+            (site_packages / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"

@@ -4,9 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
-import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,18 +45,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return folder / "dist"
-
-
-@pytest.fixture
-def other_environment(tmp_path: Path) -> Path:
-    """The interpreter of a second environment that holds everything installed here except this package."""
-    folder = tmp_path / "environment"
-    venv.create(folder, with_pip=False, symlinks=True)
-    site_packages = next(folder.glob("lib/python*/site-packages"))
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "nnunet_kd" not in entry.name:
-            (site_packages / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"
 
 
 @pytest.fixture

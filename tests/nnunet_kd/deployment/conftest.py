@@ -1,8 +1,6 @@
 """A small model folder as nnU-Net leaves it after training, written by hand."""
 
 import json
-import sysconfig
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,15 +138,3 @@ def image_folder(tmp_path: Path) -> Path:
     volume = np.random.default_rng(0).normal(size=(20, 18, 16)).astype(np.float32)
     nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / "case_9_0000.nii.gz")
     return folder
-
-
-@pytest.fixture
-def stock_environment(tmp_path: Path) -> Path:
-    """The interpreter of a second environment that holds everything installed here except this package."""
-    folder = tmp_path / "environment"
-    venv.create(folder, with_pip=False, symlinks=True)
-    site_packages = next(folder.glob("lib/python*/site-packages"))
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "nnunet_kd" not in entry.name:
-            (site_packages / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"

@@ -127,20 +127,20 @@ def test_stock_nnunet_predicts_the_zip_voxel_for_voxel(
 
 @pytest.mark.slow
 def test_the_zip_predicts_in_another_environment(
-    make_model: MakeModel, image_folder: Path, stock_environment: Path, tmp_path: Path
+    make_model: MakeModel, image_folder: Path, other_environment: Path, tmp_path: Path
 ) -> None:
     """The commands themselves, in an environment in which this package never was, with their worker processes."""
     model = make_model(folds=("0", "1"))
     _release(model, tmp_path / "student.zip")
     programs = Path(sys.executable).parent
     absent = "import importlib.util, torch; assert importlib.util.find_spec('nnunet_kd') is None"
-    _run_elsewhere([stock_environment, "-c", absent], tmp_path)
+    _run_elsewhere([other_environment, "-c", absent], tmp_path)
     install = programs / "nnUNetv2_install_pretrained_model_from_zip"
-    _run_elsewhere([stock_environment, install, tmp_path / "student.zip"], tmp_path)
+    _run_elsewhere([other_environment, install, tmp_path / "student.zip"], tmp_path)
     model_flags = ["-d", "999", "-p", "nnUNetKDPlans", "-c", "3d_fullres", "-f", "0", "1"]
     flags = [*model_flags, "-device", "cpu", "-npp", "1", "-nps", "1"]
     places = ["-i", image_folder, "-o", tmp_path / "predicted"]
-    _run_elsewhere([stock_environment, programs / "nnUNetv2_predict", *flags, *places], tmp_path)
+    _run_elsewhere([other_environment, programs / "nnUNetv2_predict", *flags, *places], tmp_path)
     expected = _predict_in_process(model, image_folder, tmp_path / "expected")
     np.testing.assert_array_equal(_segmentation(tmp_path / "predicted"), expected)
 
