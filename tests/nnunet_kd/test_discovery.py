@@ -5,7 +5,6 @@ import pickle
 import runpy
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,12 +136,13 @@ def test_a_process_that_was_told_nothing_and_its_spawned_children_find_them(tmp_
 @pytest.mark.parametrize("program", ["nnUNetv2_train", "nnUNetv2_predict"])
 def test_nnunets_programs_import_torch_before_they_look_for_trainers(program: str, tmp_path: Path) -> None:
     """The hook runs at ``import torch``; this is what makes that early enough."""
-    script = Path(sysconfig.get_path("scripts")) / program
     code = f"""
-import os, runpy, sys
+import os, sys
+from importlib.metadata import entry_points
 sys.argv = [{program!r}, "-h"]
+(entry,) = entry_points(group="console_scripts", name={program!r})
 try:
-    runpy.run_path({str(script)!r}, run_name="__main__")
+    entry.load()()
 except SystemExit:
     print(os.environ.get({discovery.VARIABLE!r}))
 """
