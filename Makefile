@@ -15,7 +15,8 @@ BIN := $(VENV)/bin
 SIBLINGS := trainers dataset_conversion recon
 LINKS := build/links/nnunet_kd
 # one thread per test process, so that parallel ones do not fight for the cores
-PYTEST := OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest
+TEST_PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(TEST_PROCESSES)
 
 .PHONY: help demo test slow lint format types links docs bench clean
 help:
@@ -35,10 +36,10 @@ demo: $(VENV)/.stamp-test
 	$(BIN)/nnunet_kd demo $(DEMO_ARGS)
 
 test: $(VENV)/.stamp-test
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 slow: $(VENV)/.stamp-test
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) --dist load -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-lint
 	$(BIN)/ruff check .
