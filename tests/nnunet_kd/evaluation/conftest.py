@@ -1,5 +1,6 @@
 """Small segmentations on disk."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,75 @@ def stock_summary() -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture
+def write_model(tmp_path: Path) -> Callable[..., Path]:
+    """Write an nnU-Net model folder whose networks were never trained, and two images beside it."""
+    import torch
+
+    from nnunet_kd.networks.build import build_network
+    from nnunet_kd.planning.model_folder import open_model_folder
+
+    def write(plans_name: str = "nnUNetPlans", width: int = 4, folds: Sequence[int] = (0,)) -> Path:
+        kwargs = {
+            "n_stages": 2, "features_per_stage": [width, 2 * width], "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [2, 2, 2]], "n_conv_per_stage": [1, 1],
+            "n_conv_per_stage_decoder": [1], "conv_bias": True, "dropout_op": None, "dropout_op_kwargs": None,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d", "norm_op_kwargs": {"affine": True},
+            "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
+        }  # fmt: skip
+        resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+        configuration = {
+            "preprocessor_name": "DefaultPreprocessor",
+            "patch_size": [12, 14, 16],
+            "spacing": [2.0, 1.0, 1.0],
+            "normalization_schemes": ["ZScoreNormalization"],
+            "use_mask_for_norm": [False],
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "arch_kwargs": kwargs,
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            },
+        }
+        for what in ("data", "seg", "probabilities"):
+            configuration[f"resampling_fn_{what}"] = "resample_data_or_seg_to_shape"
+            configuration[f"resampling_fn_{what}_kwargs"] = resampling
+        plans = {
+            "dataset_name": "Dataset900_Toy",
+            "plans_name": plans_name,
+            "image_reader_writer": "SimpleITKIO",
+            "label_manager": "LabelManager",
+            "transpose_forward": [0, 1, 2],
+            "transpose_backward": [0, 1, 2],
+            "foreground_intensity_properties_per_channel": {"0": {}},
+            "configurations": {"3d_fullres": configuration},
+        }
+        labels = {"background": 0, "a": 1, "b": 2}
+        dataset = {"channel_names": {"0": "MRI"}, "labels": labels, "file_ending": ".nii.gz"}
+        folder = tmp_path / f"nnUNetTrainer__{plans_name}__3d_fullres"
+        folder.mkdir()
+        (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text(json.dumps(dataset))
+        for fold in folds:
+            network = build_network(open_model_folder(folder), deep_supervision=False)
+            checkpoint = {
+                "network_weights": network.state_dict(),
+                "trainer_name": "nnUNetTrainer",
+                "init_args": {"configuration": "3d_fullres"},
+                "inference_allowed_mirroring_axes": (0, 1, 2),
+            }
+            (folder / f"fold_{fold}").mkdir()
+            torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def images(tmp_path: Path, save_labels: SaveLabels, random: np.random.Generator) -> Path:
+    """Two images with one channel, named as nnU-Net wants them."""
+    for number in range(2):
+        noise = random.normal(size=(12, 14, 16)).astype(np.float32)
+        save_labels(tmp_path / "images" / f"case_{number}_0000.nii.gz", noise, (2.0, 1.0, 1.0))
+    return tmp_path / "images"
