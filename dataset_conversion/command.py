@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert and say what was written."""
-    raw = os.environ.get("nnUNet_raw")  # noqa: SIM112  # nnU-Net's own spelling
+    raw = os.environ.get("nnUNet_raw")
     if not raw:
         raise UsageError("expected the variable nnUNet_raw, but it is not set; type export nnUNet_raw=FOLDER")
     description, cases = converter(options.challenge).read_source(options.source)
