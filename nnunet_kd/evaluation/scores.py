@@ -183,6 +183,8 @@ def _map(
         results.append(function(task))
         seconds = perf_counter() - begin
     rest = tasks[2:]
+    if not rest:
+        return results
     n_workers = min(n_processes or n_cores(), len(rest))
     pays = n_workers > 1 and seconds * len(rest) > _START_UP
     return results + map_cases(
