@@ -36,7 +36,7 @@ def schedule_factor(schedule: str, progress: float) -> float:
 
     Args:
         schedule: ``constant``; ``warmup``, linear from 0 to 1 over the first tenth of training;
-            ``cosine``, from 1 to 0 along half a cosine.
+            ``ramp``, linear from 0 to 1 over all of it; ``cosine``, from 1 to 0 along half a cosine.
         progress: Share of the training that is done, in [0, 1].
 
     Example:
@@ -45,6 +45,8 @@ def schedule_factor(schedule: str, progress: float) -> float:
     """
     if schedule == "warmup":
         return min(1.0, progress / WARMUP_SHARE)
+    if schedule == "ramp":
+        return progress
     if schedule == "cosine":
         return (1 + math.cos(math.pi * progress)) / 2
     return 1.0

@@ -18,7 +18,7 @@ from nnunet_kd.planning.json_blocks import (
 )
 
 VERSION = 1
-SCHEDULES = ("constant", "warmup", "cosine")
+SCHEDULES = ("constant", "warmup", "ramp", "cosine")
 OPTIMIZERS = ("SGD", "AdamW")
 PRECISIONS = ("float32", "bfloat16")
 _TERM_KEYS = ("name", "weight", "schedule")
@@ -55,7 +55,8 @@ class LossTerm:
         name: A name of ``nnunet_kd.losses.LOSSES``.
         weight: Factor, >= 0.
         schedule: How the weight moves over the epochs: ``constant``, ``warmup`` (linear from 0
-            over the first tenth) or ``cosine`` (from the full weight to 0).
+            over the first tenth), ``ramp`` (linear from 0 to the end) or ``cosine`` (from the full
+            weight to 0).
         options: The loss's own settings, e.g. ``temperature``. In JSON they stand beside ``name``.
     """
 
@@ -116,8 +117,10 @@ class KDSettings:
 
 
 def default_settings(model_folder: str) -> KDSettings:
-    """Settings of a trainer run on plans without a ``kd`` block: plain logits distillation, same fold."""
-    return KDSettings(teachers=(TeacherSource(model_folder=model_folder),), losses=(LossTerm(name="logits_kl"),))
+    """Settings of a trainer run on plans without a ``kd`` block: the preset ``kd``, same fold."""
+    from nnunet_kd.planning.presets import PRESETS
+
+    return KDSettings(teachers=(TeacherSource(model_folder=model_folder),), losses=PRESETS["kd"].losses)
 
 
 def read_settings(plans: Mapping[str, Any], configuration: str) -> KDSettings | None:

@@ -20,8 +20,10 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "kd": Preset(
-        summary="the teacher's softened probabilities at every output (Hinton et al. 2015), T = 2",
-        losses=(LossTerm(name="logits_kl", options={"temperature": 2.0}),),
+        # the background is most of the voxels: at full weight from the first step its easy agreement can keep small
+        # structures from starting at all in small students, so the weight grows with what they have learnt
+        summary="the teacher's softened probabilities at every output (Hinton et al. 2015), T = 2, weight rising to 1",
+        losses=(LossTerm(name="logits_kl", schedule="ramp", options={"temperature": 2.0}),),
     ),
     "none": Preset(summary="no distillation: a control, or a teacher to be", losses=()),
 }

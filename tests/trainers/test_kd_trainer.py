@@ -50,7 +50,7 @@ def test_the_teacher_is_frozen_and_outside_network_and_optimiser(plan: Plan, mak
 
 
 def test_another_teacher_gives_another_gradient(plan: Plan, make_trainer: Make, of: Any) -> None:
-    plan("--seed", "1")
+    plan("--seed", "1", "--losses", "logits_kl")
     results = []
     for scale in (1.0, 3.0):
         trainer = of.started(make_trainer())

@@ -81,7 +81,8 @@ def test_a_warm_up_starts_without_the_teacher() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "start", "middle", "end"), [("constant", 1, 1, 1), ("warmup", 0, 1, 1), ("cosine", 1, 0.5, 0)]
+    ("schedule", "start", "middle", "end"),
+    [("constant", 1, 1, 1), ("warmup", 0, 1, 1), ("ramp", 0, 0.5, 1), ("cosine", 1, 0.5, 0)],
 )
 def test_schedules_start_and_end_where_they_say(schedule: str, start: float, middle: float, end: float) -> None:
     assert [schedule_factor(schedule, p) for p in (0.0, 0.5, 1.0)] == pytest.approx([start, middle, end])

@@ -40,7 +40,7 @@ def test_defaults_fill_what_is_left_out() -> None:
         ({"losses": [{"name": "logits_kl", "temprature": 1}]}, "unknown key 'temprature'"),
         ({"losses": [{"name": "logits_kl", "temperature": 0}]}, "temperature: expected a number > 0, got 0"),
         ({"losses": [{"name": "logits_kl", "weight": -1}]}, "weight: expected a number >= 0, got -1"),
-        ({"losses": [{"name": "logits_kl", "schedule": "step"}]}, "expected one of constant, warmup, cosine"),
+        ({"losses": [{"name": "logits_kl", "schedule": "step"}]}, "expected one of constant, warmup, ramp, cosine"),
         ({"losses": {}}, "losses: expected a list, got dict"),
         ({"teachers": []}, "losses without a teacher"),
         ({"teachers": [{"model_folder": "x", "folds": []}]}, "expected at least one fold"),
