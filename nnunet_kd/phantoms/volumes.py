@@ -61,10 +61,10 @@ def _blob(rng: np.random.Generator, points: Array, *, centre: Array, radii: Arra
 def _structures(rng: np.random.Generator, points: Array) -> tuple[_Blob, NDArray[np.uint8]]:
     """Draw the outer and the inner structure until both can be seen on this grid."""
     for _ in range(_MAX_TRIES):
-        radii = rng.uniform(0.38, 0.6) * rng.uniform(0.75, 1.3, size=3)
-        outer = _blob(rng, points, centre=rng.uniform(-0.3, 0.3, size=3), radii=radii, roughness=0.1)
-        centre = outer.centre + rng.uniform(-0.2, 0.2, size=3) * radii
-        inner = _blob(rng, points, centre=centre, radii=radii * rng.uniform(0.4, 0.6), roughness=0.1)
+        radii = rng.uniform(0.45, 0.7) * rng.uniform(0.75, 1.3, size=3)
+        outer = _blob(rng, points, centre=rng.uniform(-0.25, 0.25, size=3), radii=radii, roughness=0.1)
+        centre = outer.centre + rng.uniform(-0.15, 0.15, size=3) * radii
+        inner = _blob(rng, points, centre=centre, radii=radii * rng.uniform(0.5, 0.75), roughness=0.1)
         label = outer.mask().astype(np.uint8)
         label[inner.mask() & outer.mask(-0.1)] = 2
         if min((label == 1).sum(), (label == 2).sum()) >= _MIN_VOXELS:
@@ -76,7 +76,7 @@ def _decoys(rng: np.random.Generator, points: Array, outer: _Blob, n_decoys: int
     """Draw small blobs outside of the outer structure."""
     masks = []
     for _ in range(n_decoys):
-        radii = rng.uniform(0.15, 0.3) * rng.uniform(0.7, 1.4, size=3)
+        radii = rng.uniform(0.15, 0.4) * rng.uniform(0.7, 1.4, size=3)
         decoy = _blob(rng, points, centre=rng.uniform(-0.95, 0.95, size=3), radii=radii, roughness=0.1)
         masks.append(decoy.mask() & ~outer.mask(0.1))
     return masks
@@ -87,10 +87,10 @@ def phantom_case(
     *,
     shape: tuple[int, int, int],
     n_channels: int = 1,
-    contrast: float = 1.0,
-    noise: float = 0.5,
+    contrast: float = 0.9,
+    noise: float = 0.7,
     bias: float = 0.25,
-    n_decoys: int = 8,
+    n_decoys: int = 10,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Make one case: an outer structure (label 1) around an inner one (label 2).
 
@@ -125,8 +125,8 @@ def phantom_case(
     decoys = _decoys(rng, points, outer, n_decoys)
     channels = []
     for channel in range(n_channels):
-        # the second channel shows the inner structure dark, the third bright again, ...
-        inner = contrast * (2.0 if channel % 2 == 0 else 0.4)
+        # the second channel shows the inner structure bright, the third dark again, ...
+        inner = contrast * (-1.0 if channel % 2 == 0 else 2.0)
         tissue = 0.35 * _waves(rng, points, frequencies=(0.5, 2.0), n_waves=16)
         for number, mask in enumerate(decoys):
             tissue[mask] += contrast if number % 2 else inner
