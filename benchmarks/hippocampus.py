@@ -44,7 +44,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of its files."""
-        return f"{self.arm.replace(' ', '-')}_shrink{self.shrink}_seed{self.seed}"
+        return f"{self.arm.replace(', ', '-').replace(' ', '-')}_shrink{self.shrink}_seed{self.seed}"
 
     @property
     def plans(self) -> str:

@@ -21,8 +21,14 @@ RESULTS = HERE / "results" / "hippocampus"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PICTURE = HERE.parent / "docs" / "images" / "hippocampus.png"
 BEGIN, END = "<!-- hippocampus: begin -->", "<!-- hippocampus: end -->"
-ARMS = ("alone", "random teacher", "distilled")
-COLOURS = {"teacher": "#000000", "alone": "#0072B2", "random teacher": "#999999", "distilled": "#D55E00"}
+ARMS = ("alone", "random teacher", "distilled", "distilled, ramp")
+COLOURS = {
+    "teacher": "#000000",
+    "alone": "#0072B2",
+    "random teacher": "#999999",
+    "distilled": "#D55E00",
+    "distilled, ramp": "#CC79A7",
+}
 
 Scores = NDArray[np.float64]  # (runs, cases)
 Runs = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
@@ -60,9 +66,7 @@ def _row(arm: str, shrink: int, runs: Runs) -> str:
     cells.append(", ".join(f"{m:.4f}" for m in spread.means))
     if arm in ("alone", "teacher"):
         return "| " + " | ".join([*cells, "", "", ""]) + " |"
-    # the control runs of the same seeds
-    seeds = {run["seed"] for run in own}
-    control = average_runs(scores([run for run in runs["alone", shrink] if run["seed"] in seeds]))
+    control = _control(runs, arm, shrink)
     difference = paired_difference(mean, control)
     teacher = scores(runs["teacher", 1])[0]
     share = share_of_gap(mean, control, teacher)
@@ -83,15 +87,13 @@ def table(runs: Runs) -> str:
 def findings(runs: Runs) -> str:
     """Say in words what the intervals say, a null result like a good one."""
     lines = []
-    for shrink in (4, 8):
-        if ("distilled", shrink) not in runs:
-            continue
-        own, control = (average_runs(scores(runs[arm, shrink])) for arm in ("distilled", "alone"))
+    for arm, shrink in [(arm, shrink) for shrink in (4, 8) for arm in ARMS[2:] if (arm, shrink) in runs]:
+        own, control = average_runs(scores(runs[arm, shrink])), _control(runs, arm, shrink)
         difference = paired_difference(own, control)
         clear = difference.low > 0 or difference.high < 0
         what = "changed" if clear else "did not measurably change"
         lines.append(
-            f"- **Shrink {shrink}:** distillation {what} the mean Dice over {difference.n_cases} cases: "
+            f"- **{arm.capitalize()}, 1/{shrink}:** distillation {what} the mean Dice over {difference.n_cases} cases: "
             f"{_interval(difference, signed=True)}, Wilcoxon p = {difference.p:.3g}."
         )
     return "\n".join(lines)
@@ -103,40 +105,56 @@ def draw(runs: Runs) -> None:
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     means, pairs = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    labels = []
-    for shrink in (4, 8):
-        for arm in ARMS:
-            if (arm, shrink) not in runs:
-                continue
-            values = scores(runs[arm, shrink])
-            estimate, x = mean_with_interval(average_runs(values)), len(labels)
-            error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
-            means.errorbar(x, estimate.value, error, fmt="_", ms=22, color=COLOURS[arm], capsize=4, lw=1.5)
-            offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-            means.plot(x + np.asarray(offsets), values.mean(axis=1), "o", color=COLOURS[arm], ms=5, alpha=0.8)
-            labels.append(f"{arm}\n1/{shrink}")
-    teacher = scores(runs["teacher", 1]).mean()
-    means.axhline(teacher, color="black", ls="--", lw=1)
-    means.text(len(labels) - 0.5, teacher, "teacher", ha="right", va="bottom")
-    means.set_xticks(range(len(labels)), labels, fontsize=9)
-    means.set_ylabel("mean Dice, 40 test cases")
-    means.set_title("dots: seeds; bars: 95 % interval over cases", fontsize=10)
-    rows = [(arm, shrink) for shrink in (8, 4) for arm in ("random teacher", "distilled") if (arm, shrink) in runs]
-    for y, (arm, shrink) in enumerate(rows):
-        seeds = {run["seed"] for run in runs[arm, shrink]}
-        control = average_runs(scores([run for run in runs["alone", shrink] if run["seed"] in seeds]))
-        own = average_runs(scores(runs[arm, shrink]))
-        difference = paired_difference(own, control)
-        jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(own))
-        pairs.plot(own - control, y + jitter, ".", color=COLOURS[arm], alpha=0.45)
-        error = [[difference.value - difference.low], [difference.high - difference.value]]
-        pairs.errorbar(difference.value, y, xerr=error, fmt="D", color="black", capsize=4, ms=5)
-    pairs.axvline(0, color="black", lw=0.8)
-    pairs.set_yticks(range(len(rows)), [f"{arm}\n1/{shrink}" for arm, shrink in rows], fontsize=9)
-    pairs.set_xlabel("Dice against the same student alone, per case")
-    pairs.set_title("diamonds: mean with 95 % interval", fontsize=10)
+    _draw_means(means, runs)
+    _draw_differences(pairs, runs)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=130)
+
+
+def _draw_means(axes: Any, runs: Runs) -> None:  # noqa: ANN401  # matplotlib's axes
+    columns = [(arm, shrink) for shrink in (4, 8) for arm in ARMS if (arm, shrink) in runs]
+    teacher = scores(runs["teacher", 1]).mean()
+    means = {column: scores(runs[column]).mean(axis=1) for column in columns}
+    # a random teacher lies far below; it is named at the lower edge, so that the other arms can be told apart
+    bottom = min(values.min() for (arm, _), values in means.items() if arm != "random teacher") - 0.02
+    for x, (arm, shrink) in enumerate(columns):
+        estimate = mean_with_interval(average_runs(scores(runs[arm, shrink])))
+        if estimate.value < bottom:
+            axes.text(x, bottom + 0.001, f"{estimate.value:.3f}\n↓", ha="center", va="bottom", color="#666666")
+            continue
+        error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+        axes.errorbar(x, estimate.value, error, fmt="_", ms=22, color=COLOURS[arm], capsize=4, lw=1.5)
+        values = means[arm, shrink]
+        offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.plot(x + offsets, values, "o", color=COLOURS[arm], ms=5, alpha=0.8)
+    axes.axhline(teacher, color="black", ls="--", lw=1)
+    axes.text(-0.3, teacher + 0.001, "teacher", va="bottom")
+    axes.set_ylim(bottom, teacher + 0.01)
+    axes.set_xticks(range(len(columns)), [f"{arm}\n1/{shrink}" for arm, shrink in columns], fontsize=9)
+    axes.set_ylabel("mean Dice, 40 test cases")
+    axes.set_title("dots: seeds; bars: 95 % interval over cases", fontsize=10)
+
+
+def _draw_differences(axes: Any, runs: Runs) -> None:  # noqa: ANN401
+    rows = [(arm, shrink) for shrink in (8, 4) for arm in ARMS[2:] if (arm, shrink) in runs]
+    for y, (arm, shrink) in enumerate(rows):
+        own, control = average_runs(scores(runs[arm, shrink])), _control(runs, arm, shrink)
+        difference = paired_difference(own, control)
+        jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(own))
+        axes.plot(own - control, y + jitter, ".", color=COLOURS[arm], alpha=0.45)
+        error = [[difference.value - difference.low], [difference.high - difference.value]]
+        axes.errorbar(difference.value, y, xerr=error, fmt="D", color="black", capsize=4, ms=5)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_yticks(range(len(rows)), [f"{arm}\n1/{shrink}" for arm, shrink in rows], fontsize=9)
+    axes.set_xlabel("Dice against the same student alone, per case")
+    axes.set_title("diamonds: mean with 95 % interval", fontsize=10)
+
+
+def _control(runs: Runs, arm: str, shrink: int) -> NDArray[np.float64]:
+    """Average the student alone over the seeds that the arm has too."""
+    seeds = {run["seed"] for run in runs[arm, shrink]}
+    return average_runs(scores([run for run in runs["alone", shrink] if run["seed"] in seeds]))
 
 
 def write() -> None:
