@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 Array = NDArray[np.float64]
 
@@ -66,7 +67,8 @@ def _structures(rng: np.random.Generator, points: Array) -> tuple[_Blob, NDArray
         centre = outer.centre + rng.uniform(-0.15, 0.15, size=3) * radii
         inner = _blob(rng, points, centre=centre, radii=radii * rng.uniform(0.5, 0.75), roughness=0.1)
         label = outer.mask().astype(np.uint8)
-        label[inner.mask() & outer.mask(-0.1)] = 2
+        # one voxel of the outer structure stays around the inner one, whatever the grid
+        label[inner.mask() & binary_erosion(outer.mask(), border_value=1)] = 2
         if min((label == 1).sum(), (label == 2).sum()) >= _MIN_VOXELS:
             return outer, label
     raise ValueError(f"shape {points.shape[1:]} is too small for two nested structures")
@@ -94,17 +96,17 @@ def phantom_case(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Make one case: an outer structure (label 1) around an inner one (label 2).
 
-    Both are deformed ellipsoids of random size, place and orientation. Around them lie decoys
-    with the very intensities of the two structures, so that a voxel's brightness alone does not
-    tell its class, on a textured background, under a multiplicative bias field and white noise.
-    Sizes are relative to the field of view: the same seed shows the same anatomy on any grid.
+    Both are deformed ellipsoids of random size, place and orientation, the outer one bright and
+    the inner one dark. Around them lie decoys with the very intensities of the two, so that
+    brightness alone does not tell a voxel's class, on a textured background, under a
+    multiplicative bias field and white noise. Sizes are relative to the field of view: the same seed shows the same anatomy on any grid.
 
     Args:
         seed: Anything that seeds NumPy's generator.
         shape: Voxels per axis; an axis of one voxel makes a two-dimensional case.
         n_channels: Images of the same anatomy with different contrast.
-        contrast: Brightness of the structures over the background's texture, > 0.
-        noise: Standard deviation of the noise, where the structures differ by about 1.
+        contrast: How far the structures differ from the background on average, > 0.
+        noise: Standard deviation of the noise, on the scale of ``contrast``.
         bias: Standard deviation of the logarithm of the bias field.
         n_decoys: Number of look-alikes.
 
