@@ -99,7 +99,8 @@ def phantom_case(
     Both are deformed ellipsoids of random size, place and orientation, the outer one bright and
     the inner one dark. Around them lie decoys with the very intensities of the two, so that
     brightness alone does not tell a voxel's class, on a textured background, under a
-    multiplicative bias field and white noise. Sizes are relative to the field of view: the same seed shows the same anatomy on any grid.
+    multiplicative bias field and white noise. Sizes are relative to the field of view: the same
+    seed shows the same anatomy on any grid.
 
     Args:
         seed: Anything that seeds NumPy's generator.
