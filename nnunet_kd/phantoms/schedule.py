@@ -7,7 +7,7 @@ from nnunet_kd.phantoms.stopwatch import StepTimes
 N_EPOCHS = 10  # few, because each ends with a checkpoint and a plot
 USED_SHARE = 0.7  # of the minutes: the rest is for machines that do something else meanwhile
 
-_MIN_STEPS, _MAX_STEPS = 60, 2000
+_MIN_STEPS, _MAX_STEPS = 150, 2000
 _LOADING = 1.5  # a training step over its pure computing, with augmentation on the same cores
 # all start-ups of nnU-Net's commands, in units of its imports: before the first training, and from each to the end
 _STARTS_OF_TEACHER, _STARTS_AFTER_TEACHER = 6, 20
