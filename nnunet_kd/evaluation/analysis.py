@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,6 +13,7 @@ from nnunet_kd.evaluation.scores import METRICS
 from nnunet_kd.evaluation.statistics import (
     Difference,
     Estimate,
+    Floats,
     Resampling,
     RunSpread,
     mean_with_interval,
@@ -50,31 +52,35 @@ def structures_of(arms: Mapping[str, ArmScores]) -> tuple[str, ...]:
     return (FOREGROUND, *names) if len(names) > 1 else names
 
 
-def _row(
-    arms: Mapping[str, ArmScores],
-    arm: str,
-    key: tuple[str, str],
-    compared: tuple[str, str | None],
-    how: tuple[Resampling, Sequence[Hashable] | None],
-) -> Row:
-    (baseline, teacher), (resampling, groups) = compared, how
-    structure, metric = key
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    baseline: str
+    teacher: str | None
+    groups: Sequence[Hashable] | None
+    resampling: Resampling
 
-    def values(name: str | None) -> list[float] | None:
-        found = name is not None and metric in arms[name].metrics
-        return list(arms[name].per_case(structure, metric)) if name is not None and found else None
 
-    own, base, top = arms[arm].per_case(structure, metric), values(baseline), values(teacher)
+def _scores(arms: Mapping[str, ArmScores], arm: str | None, structure: str, metric: str) -> Floats | None:
+    if arm is None or metric not in arms[arm].metrics:
+        return None
+    return arms[arm].per_case(structure, metric)
+
+
+def _row(arms: Mapping[str, ArmScores], arm: str, structure: str, metric: str, setting: _Setting) -> Row:
+    how: dict[str, Any] = {"groups": setting.groups, "resampling": setting.resampling}
+    own = arms[arm].per_case(structure, metric)
+    base = _scores(arms, setting.baseline, structure, metric)
+    top = _scores(arms, setting.teacher, structure, metric)
     difference = share = None
-    if base is not None and arm != baseline:
-        difference = paired_difference(own, base, groups=groups, resampling=resampling)
-        if top is not None and arm != teacher:
-            share = share_of_gap(own, base, top, groups=groups, resampling=resampling)
+    if base is not None and arm != setting.baseline:
+        difference = paired_difference(own, base, **how)
+        if top is not None and arm != setting.teacher:
+            share = share_of_gap(own, base, top, **how)
     return Row(
         arm=arm,
         structure=structure,
         metric=metric,
-        mean=mean_with_interval(own, groups=groups, resampling=resampling),
+        mean=mean_with_interval(own, **how),
         spread=run_spread(arms[arm].by_run(structure, metric)),
         difference=difference,
         share=share,
@@ -105,9 +111,12 @@ def analyse(
         for arm in arms
         if metric.name in arms[arm].metrics
     ]
-    end = None if teacher == baseline else teacher
-    how = (resampling or Resampling(), groups)
+    setting = _Setting(
+        baseline=baseline,
+        teacher=None if teacher == baseline else teacher,
+        groups=groups,
+        resampling=resampling or Resampling(),
+    )
     return [
-        _row(arms, arm, (structure, metric), (baseline, end), how)
-        for structure, metric, arm in tqdm(keys, desc="intervals", unit="row")
+        _row(arms, arm, structure, metric, setting) for structure, metric, arm in tqdm(keys, "intervals", unit="row")
     ]

@@ -14,6 +14,8 @@ from nnunet_kd.evaluation.timing import N_ROUNDS, STAGES
 
 NONE = "-"
 
+_FEW = 10  # below this number of cases or patients, bootstrap intervals cover clearly less than they say
+
 
 def _number(value: float, metric: Metric, *, signed: bool = False) -> str:
     if not np.isfinite(value):
@@ -119,7 +121,8 @@ def finding(arm: str, baseline: str, difference: Difference, metric: Metric) -> 
     else:
         better = (difference.value > 0) == metric.higher_is_better
         verdict = f"the interval excludes 0: {arm} is {'better' if better else 'worse'}"
-    return f"{text}, {p_equation(difference.p)}, {difference.n_cases} cases; {verdict}."
+    few = f" (of {difference.n_groups} only: too narrow)" if difference.n_groups < _FEW else ""
+    return f"{text}{few}, {p_equation(difference.p)}, {difference.n_cases} cases; {verdict}."
 
 
 def _findings(report: Report) -> list[str]:
@@ -165,7 +168,7 @@ def _timing_notes(report: Report) -> list[str]:
         f"Measured on {report.hardware}; device {first.device}, {first.threads} threads, mirroring "
         f"{'on' if first.mirroring else 'off'}, folds: {folds}. Medians over {first.n_cases} cases in each of "
         f"{N_ROUNDS} processes per arm, arms in turns, one case at a time from file to file after one warm-up case. "
-        f"Other work on the machine was not excluded."
+        f"Processes that wanted to run in the minute before: {first.load:.1f}; other work makes the seconds too long."
     )
     return [*_table(["arm", *(f"{stage} [s]" for stage in STAGES), "memory before the model [MB]"], rows), note, ""]
 

@@ -7,7 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -180,9 +180,7 @@ def compare(comparison: Comparison) -> Report:
     cases = check_cases(
         runs, reference=comparison.reference, dataset_json=comparison.dataset_json, wanted=comparison.cases
     )
-    cases = Cases(
-        **{**vars(cases), "scheme": with_tolerances(cases.scheme, comparison.tolerance, comparison.tolerances)}
-    )
+    cases = replace(cases, scheme=with_tolerances(cases.scheme, comparison.tolerance, comparison.tolerances))
     patients = _patients(comparison, cases)
     costs = {arm: read_model_cost(open_model_folder(folder)) for arm, folder in comparison.models.items()}
     jobs = _jobs(comparison)

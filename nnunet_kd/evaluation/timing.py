@@ -7,6 +7,7 @@ every image once, and writes what it took.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,8 @@ class Timing:
         n_folds: Members of the ensemble.
         device: ``cpu`` or ``cuda``.
         mirroring: Whether predictions were averaged over mirrored images.
+        load: Processes that wanted to run in the minute before the first round, ``nan`` where
+            the system does not say.
     """
 
     seconds_per_case: float
@@ -72,6 +75,7 @@ class Timing:
     n_folds: int
     device: str
     mirroring: bool
+    load: float
 
 
 def find_images(folder: Path, model: ModelFolder) -> tuple[tuple[str, ...], ...]:
@@ -153,10 +157,11 @@ def measure(jobs: Mapping[str, Job], *, n_rounds: int = N_ROUNDS) -> dict[str, T
     from tqdm import tqdm
 
     order = [arm for number in range(n_rounds) for arm in (list(jobs) if number % 2 == 0 else reversed(list(jobs)))]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     raw: dict[str, list[dict[str, Any]]] = {arm: [] for arm in jobs}
     for arm in tqdm(order, desc="timing", unit="run"):
         raw[arm].append(_in_child(arm, jobs[arm]))
-    return {arm: _summarise(jobs[arm], results) for arm, results in raw.items()}
+    return {arm: _summarise(jobs[arm], results, load) for arm, results in raw.items()}
 
 
 def _in_child(arm: str, job: Job) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _in_child(arm: str, job: Job) -> dict[str, Any]:
     return content
 
 
-def _summarise(job: Job, results: Sequence[Mapping[str, Any]]) -> Timing:
+def _summarise(job: Job, results: Sequence[Mapping[str, Any]], load: float) -> Timing:
     cases = [stages for result in results for stages in result["seconds"]]
     return Timing(
         seconds_per_case=median(sum(stages) for stages in cases),
@@ -184,6 +189,7 @@ def _summarise(job: Job, results: Sequence[Mapping[str, Any]]) -> Timing:
         n_folds=len(job.folds),
         device=job.device,
         mirroring=job.mirroring,
+        load=load,
     )
 
 

@@ -79,6 +79,7 @@ def test_models_and_images_fill_the_cost_table(
     printed = capsys.readouterr().out
     assert "| arm | parameters | GMAC per patch |" in printed
     assert "2 threads, mirroring off, folds: teacher 1, kd 1" in printed
+    assert f"in the minute before: {content['timings']['kd']['load']:.1f}" in printed
 
 
 @pytest.mark.parametrize(
