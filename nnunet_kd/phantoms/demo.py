@@ -160,7 +160,7 @@ def _train(folder: DemoFolder, bar: "Bar", *, arm: str, deadline: float) -> None
     if not started:
         if arm != "teacher" and "students" not in folder.state["n_steps"]:
             _fit_students(folder, deadline)
-        _child(folder, f"plan_{arm}", _plan_command(folder, arm))
+        _child(folder, f"plan_{arm}", plan_command(folder, arm))
     name = folder.data.folder.name
     command = [nnunet_command("nnUNetv2_train"), name, CONFIGURATION, FOLD, "-tr", TRAINER, "-p", ARMS[arm]]
     command += ["-device", "cpu", *(["--c"] if started else [])]
@@ -175,7 +175,8 @@ def _fit_students(folder: DemoFolder, deadline: float) -> None:
     folder.save()
 
 
-def _plan_command(folder: DemoFolder, arm: str) -> list[str]:
+def plan_command(folder: DemoFolder, arm: str) -> list[str]:
+    """Return the words that plan an arm; the two students differ in nothing but the teacher."""
     n_steps = folder.state["n_steps"]["teacher" if arm == "teacher" else "students"]
     command = [*own_command("plan"), "-d", str(folder.data.number), "-c", CONFIGURATION, "-p", ARMS[arm]]
     if arm != "teacher":
@@ -197,10 +198,15 @@ def _predict(folder: DemoFolder, bar: "Bar", *, arm: str) -> None:
 
 
 def _compare(folder: DemoFolder, bar: "Bar") -> None:
+    _child(folder, "compare", compare_command(folder), bar)
+
+
+def compare_command(folder: DemoFolder) -> list[str]:
+    """Return the words that compare all arms."""
     command = [*own_command("compare"), "--reference", str(folder.data.folder / "labelsTs")]
     for arm in ARMS:
         command += ["--arm", f"{arm}={folder.predictions / arm}", "--model", f"{arm}={model_folder(folder, arm)}"]
-    _child(folder, "compare", [*command, "-o", str(folder.report), "--overwrite"], bar)
+    return [*command, "-o", str(folder.report), "--overwrite"]
 
 
 def model_folder(folder: DemoFolder, arm: str) -> Path:
