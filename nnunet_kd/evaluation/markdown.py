@@ -14,7 +14,7 @@ from nnunet_kd.evaluation.timing import N_ROUNDS, STAGES
 
 NONE = "-"
 
-_FEW = 10  # below this number of cases or patients, bootstrap intervals cover clearly less than they say
+_FEW = 15  # on skewed scores a 95% interval covers 83% of the time with 5 cases, 88% with 10, 94% with 15 to 40
 
 
 def _number(value: float, metric: Metric, *, signed: bool = False) -> str:

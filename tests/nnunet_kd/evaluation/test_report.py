@@ -250,7 +250,7 @@ def test_a_folder_counts_once_in_an_arm(comparison: Callable[..., Comparison], a
     ],
 )
 def test_a_finding_says_better_worse_or_nothing(value: float, low: float, high: float, metric: int, said: str) -> None:
-    difference = Difference(value=value, low=low, high=high, n_cases=19, n_groups=10, p=0.01)
+    difference = Difference(value=value, low=low, high=high, n_cases=19, n_groups=15, p=0.01)
     sentence = finding("kd", "student", difference, METRICS[metric])
     assert said in sentence
     assert "p = 0.01, 19 cases" in sentence
@@ -258,8 +258,8 @@ def test_a_finding_says_better_worse_or_nothing(value: float, low: float, high: 
 
 
 def test_intervals_from_few_patients_are_called_too_narrow() -> None:
-    difference = Difference(value=0.01, low=0.005, high=0.02, n_cases=19, n_groups=9, p=0.01)
-    assert "(of 9 only: too narrow)" in finding("kd", "student", difference, METRICS[0])
+    difference = Difference(value=0.01, low=0.005, high=0.02, n_cases=19, n_groups=14, p=0.01)
+    assert "(of 14 only: too narrow)" in finding("kd", "student", difference, METRICS[0])
 
 
 def test_numbers_are_written_without_false_signs() -> None:
