@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- training step: begin -->", "<!-- training step: end -->"
+SECONDS = ("nnUNetTrainer step", "plain step", "distilled step", "teacher forward")
+RATIOS = ("distilled / plain", "distilled / (plain + teacher forward)", "nnUNetTrainer / plain")
 DATASET = "Dataset900_Steps"
 TEACHER = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
@@ -149,6 +153,23 @@ def main() -> None:
     options.o.parent.mkdir(parents=True, exist_ok=True)
     options.o.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+    write_table()
+
+
+def write_table() -> None:
+    """Replace the marked part of docs/benchmarks.md by all committed results of this script."""
+    rows = []
+    for path in sorted((HERE / "results").glob("training_step*.json")):
+        result = json.loads(path.read_text())
+        how = f"{result['threads']} threads, teacher {'compiled' if result['teacher compiled'] else 'eager'}"
+        for size, found in result["sizes"].items():
+            seconds = [f"{found[name]:.3f}" for name in SECONDS]
+            rows.append("| " + " | ".join([how, size, *seconds, *(f"{found[name]:.2f}" for name in RATIOS)]) + " |")
+    head = ["how", "student", *(f"{name} [s]" for name in SECONDS), *RATIOS]
+    table = "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows])
+    page = PAGE.read_text()
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n\nMedians; {result['hardware']}.\n{END}{after}")
 
 
 if __name__ == "__main__":
