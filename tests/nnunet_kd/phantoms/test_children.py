@@ -84,8 +84,14 @@ def test_numbers_and_lines_are_found_in_output() -> None:
     assert [count(line) for line in ("done with a", "doing b", "done with b")] == [1, None, 2]
 
 
-def test_command_is_found_beside_the_interpreter() -> None:
-    assert Path(nnunet_command("nnUNetv2_train")).parent == Path(sys.executable).parent
+def test_command_is_found_beside_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another environment's command comes first on the path."""
+    for folder in ("bin", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "nnUNetv2_train").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert nnunet_command("nnUNetv2_train") == str(tmp_path / "bin" / "nnUNetv2_train")
 
 
 def test_missing_command_is_named() -> None:
