@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nnunet_kd.losses import LOSSES, LogitsKL
+from nnunet_kd.losses import LOSSES, FeatureLoss, OutputLoss, Reference
 from nnunet_kd.planning.kd_block import KDSettings, LossTerm
 
 WARMUP_SHARE = 0.1
 
 # temperature -> the teachers' mean probabilities, one tensor per scale
 Targets = Mapping[float, Sequence[Tensor | None]]
+# the student's map, a teacher's map of the same spatial size, and their share in the mean over pairs and members
+FeaturePair = tuple[Tensor, Tensor, float]
 
 
 def deep_supervision_weights(n_scales: int) -> list[float]:
@@ -54,17 +56,45 @@ def schedule_factor(schedule: str, progress: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One distillation loss with its weight."""
+    """One distillation loss with its weight.
+
+    Attributes:
+        name: Its name in the log, unique within the objective.
+        weight: Factor.
+        schedule: How the factor moves, see :func:`schedule_factor`.
+        until: Share of the training after which the term counts no more.
+        loss: The loss with its settings.
+    """
 
     name: str
     weight: float
     schedule: str
-    loss: LogitsKL
+    until: float
+    loss: OutputLoss | FeatureLoss
 
-    @classmethod
-    def from_settings(cls, term: LossTerm) -> "Term":
-        """Build the loss that a kd block names."""
-        return cls(name=term.name, weight=term.weight, schedule=term.schedule, loss=LOSSES[term.name](**term.options))
+    def is_active(self, progress: float) -> bool:
+        """Tell whether the term counts at this share of the training."""
+        return self.until == 1 or progress < self.until
+
+    def factor(self, progress: float) -> float:
+        """Return the weight at this share of the training, its schedule stretched over the time the term has."""
+        return self.weight * schedule_factor(self.schedule, min(1.0, progress / self.until))
+
+
+def build_terms(losses: Sequence[LossTerm]) -> list[Term]:
+    """Build the losses that a kd block names; names that occur twice are numbered, weights of 0 left out."""
+    used = [term for term in losses if term.weight > 0]
+    names = _unique([term.name for term in used])
+    return [
+        Term(
+            name=name,
+            weight=term.weight,
+            schedule=term.schedule,
+            until=term.until,
+            loss=LOSSES[term.name](**term.options),
+        )
+        for name, term in zip(names, used, strict=True)
+    ]
 
 
 class Objective:
@@ -73,21 +103,28 @@ class Objective:
     Attributes:
         supervision: nnU-Net's loss, called with outputs and targets as nnU-Net calls it.
         supervision_weight: Its factor.
-        terms: Distillation losses of weight above 0. Names that occur twice are numbered.
-        regions: Whether outputs are overlapping regions (sigmoid).
+        terms: Distillation losses of weight above 0.
     """
 
-    def __init__(self, supervision: Callable[..., Tensor], settings: KDSettings, *, regions: bool) -> None:
+    def __init__(self, supervision: Callable[..., Tensor], settings: KDSettings) -> None:
         self.supervision = supervision
         self.supervision_weight = settings.supervision_weight
-        self.regions = regions
-        self.terms = [Term.from_settings(term) for term in settings.losses if term.weight > 0]
-        self.names = _unique([term.name for term in self.terms])
+        self.terms = build_terms(settings.losses)
 
     @property
-    def temperatures(self) -> tuple[float, ...]:
-        """Temperatures at which the teachers' probabilities are needed."""
-        return tuple(sorted({term.loss.temperature for term in self.terms}))
+    def names(self) -> list[str]:
+        """Names of the terms."""
+        return [term.name for term in self.terms]
+
+    def temperatures(self, progress: float = 0.0) -> tuple[float, ...]:
+        """Return the temperatures at which the teachers' probabilities are needed at this share of the training."""
+        active = [term.loss for term in self.terms if term.is_active(progress)]
+        return tuple(sorted({loss.temperature for loss in active if isinstance(loss, OutputLoss)}))
+
+    @property
+    def feature_losses(self) -> dict[str, FeatureLoss]:
+        """The losses that need feature maps, by the name of their term."""
+        return {term.name: term.loss for term in self.terms if isinstance(term.loss, FeatureLoss)}
 
     def __call__(
         self,
@@ -95,42 +132,58 @@ class Objective:
         labels: Tensor | Sequence[Tensor],
         targets: Targets,
         *,
-        ignored: Sequence[Tensor] | None = None,
+        references: Sequence[Reference] = (),
+        features: Mapping[str, Sequence[FeaturePair]] | None = None,
         progress: float = 0.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total and its unweighted parts.
+
+        A term whose time is over is not computed and has no part.
 
         Args:
             outputs: The student's logits per scale, finest first, ``(B, C, *spatial)`` each.
             labels: What nnU-Net's loss takes beside them.
             targets: Teacher probabilities per temperature and scale.
-            ignored: True where the ignore label lies, per scale, ``(B, 1, *spatial)``.
+            references: The labels per scale, for the distillation terms.
+            features: The pairs of feature maps per term that needs them.
             progress: Share of the training that is done.
 
         Returns:
-            The scalar to minimise, and detached scalars: ``supervision`` and one per term.
+            The scalar to minimise, and detached scalars: ``supervision`` and one per active term.
         """
         outputs = [output.float() for output in outputs]
         supervised = outputs if isinstance(labels, list | tuple) else outputs[0]
         supervision = self.supervision(supervised, labels)
         total = self.supervision_weight * supervision
         parts = {"supervision": supervision.detach()}
-        for name, term in zip(self.names, self.terms, strict=True):
-            value = self._over_scales(term, outputs, targets[term.loss.temperature], ignored)
-            total = total + term.weight * schedule_factor(term.schedule, progress) * value
-            parts[name] = value.detach()
+        for term in self.terms:
+            if not term.is_active(progress):
+                continue
+            if isinstance(term.loss, OutputLoss):
+                value = _over_scales(term.loss, outputs, targets[term.loss.temperature], references)
+            else:
+                value = _over_pairs(term.loss, (features or {})[term.name], references[0])
+            total = total + term.factor(progress) * value
+            parts[term.name] = value.detach()
         return total, parts
 
-    def _over_scales(
-        self, term: Term, outputs: Sequence[Tensor], targets: Sequence[Tensor | None], ignored: Sequence[Tensor] | None
-    ) -> Tensor:
-        total = torch.zeros((), device=outputs[0].device)
-        for scale, weight in enumerate(deep_supervision_weights(len(outputs))):
-            target = targets[scale]
-            if weight > 0 and target is not None:
-                mask = None if ignored is None else ignored[scale]
-                total = total + weight * term.loss(outputs[scale], target, regions=self.regions, ignored=mask)
-        return total
+
+def _over_scales(
+    loss: OutputLoss, outputs: Sequence[Tensor], targets: Sequence[Tensor | None], references: Sequence[Reference]
+) -> Tensor:
+    total = torch.zeros((), device=outputs[0].device)
+    for scale, weight in enumerate(deep_supervision_weights(len(outputs))):
+        target = targets[scale]
+        if weight > 0 and target is not None:
+            total = total + weight * loss(outputs[scale], target, references[scale])
+    return total
+
+
+def _over_pairs(loss: FeatureLoss, pairs: Sequence[FeaturePair], reference: Reference) -> Tensor:
+    total = torch.zeros((), device=reference.labels.device)
+    for student, teacher, share in pairs:
+        total = total + share * loss(student.float(), teacher.float(), reference.at(student.shape[2:]))
+    return total
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from nnunet_kd.distillation.checkpoints import file_sha256, load_checkpoint_safely
 from nnunet_kd.distillation.objective import deep_supervision_weights
 from nnunet_kd.errors import UsageError
+from nnunet_kd.losses.reference import Reference
 from nnunet_kd.networks.build import build_network
 from nnunet_kd.planning.kd_block import TeacherSource
 from nnunet_kd.planning.model_folder import ModelFolder
@@ -197,27 +198,25 @@ def _trained_outputs(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return outputs[:-1] if len(outputs) > 1 else outputs
 
 
-def pseudo_dice(probabilities: Tensor, labels: Tensor, *, regions: bool, ignored: Tensor | None = None) -> list[float]:
+def pseudo_dice(probabilities: Tensor, reference: Reference) -> list[float]:
     """Dice of hard predictions over a batch, per foreground class or region that occurs in it.
 
     Args:
         probabilities: ``(B, C, *spatial)``.
-        labels: Label map ``(B, 1, *spatial)``, or regions ``(B, C or C + 1, *spatial)``.
-        regions: Which of both.
-        ignored: True where voxels do not count, ``(B, 1, *spatial)``.
+        reference: The labels; ignored voxels do not count.
 
     Returns:
         One value in [0, 1] per class or region with at least one reference voxel.
     """
-    counts = torch.ones_like(probabilities[:, :1], dtype=torch.bool) if ignored is None else ~ignored
-    if regions:
-        pairs = [(probabilities[:, c : c + 1] > 0.5, labels[:, c : c + 1] > 0) for c in range(probabilities.shape[1])]
-    else:
-        predicted = probabilities.argmax(1, keepdim=True)
-        pairs = [(predicted == c, labels == c) for c in range(1, probabilities.shape[1])]
+    counts = torch.ones_like(probabilities[:, :1], dtype=torch.bool)
+    if reference.ignored is not None:
+        counts = ~reference.ignored
+    first = 0 if reference.regions else 1
+    predicted = probabilities.argmax(1, keepdim=True)
     scores = []
-    for prediction, reference in pairs:
-        if bool((reference & counts).any()):
-            overlap = (prediction & reference & counts).sum()
-            scores.append(float(2 * overlap / ((prediction & counts).sum() + (reference & counts).sum())))
+    for c in range(first, probabilities.shape[1]):
+        true = reference.masks[:, c : c + 1]
+        prediction = (probabilities[:, c : c + 1] > 0.5 if reference.regions else predicted == c) & counts
+        if bool(true.any()):
+            scores.append(float(2 * (prediction & true).sum() / (prediction.sum() + true.sum())))
     return scores

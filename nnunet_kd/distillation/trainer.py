@@ -21,6 +21,7 @@ from nnunet_kd.distillation.progress import PREFIX, DistillationLogger
 from nnunet_kd.distillation.support import ends_on_usage_error, to_device
 from nnunet_kd.distillation.teachers import Member, TeacherEnsemble, load_members, pseudo_dice
 from nnunet_kd.errors import UsageError
+from nnunet_kd.losses import Reference
 from nnunet_kd.planning.checks import check_teacher
 from nnunet_kd.planning.kd_block import KDSettings, default_settings, read_settings
 from nnunet_kd.planning.model_folder import open_model_folder
@@ -75,7 +76,7 @@ class DistillationTrainer(BaseTrainer):
 
     def prepare(self) -> None:
         """Build the objective and a log with its parts."""
-        self.objective = Objective(self.loss, self.kd, regions=self.label_manager.has_regions)
+        self.objective = Objective(self.loss, self.kd)
         self.logger.local_logger = DistillationLogger(["supervision", *self.objective.names])
 
     def stored_state(self) -> dict[str, Any]:
@@ -172,58 +173,69 @@ class DistillationTrainer(BaseTrainer):
         data = batch["data"].to(self.device, non_blocking=True)
         labels = to_device(batch["target"], self.device)
         self.optimizer.zero_grad(set_to_none=True)
+        progress = (self.current_epoch + self._step / self.num_iterations_per_epoch) / self.num_epochs
         with self.autocast():
             output = self.network(data)
             outputs = list(output) if isinstance(output, list | tuple) else [output]
-            targets = self._targets(data, outputs)
+            targets = self._targets(data, outputs, progress)
+        references = self._references(labels, outputs[0].shape[1])
         if self.teachers is not None and self._n_steps == 0:
-            self._report_teachers(targets, labels)
-        ignored = self._ignored(labels)
-        progress = (self.current_epoch + self._step / self.num_iterations_per_epoch) / self.num_epochs
-        total, parts = self.objective(outputs, labels, targets, ignored=ignored, progress=progress)
+            self._report_teachers(targets, references[0])
+        total, parts = self.objective(outputs, labels, targets, references=references, progress=progress)
         self.update(total)
-        values = {PREFIX + name: float(value) for name, value in parts.items()}
-        self._refuse_nonfinite_teacher(values, data)
+        self._refuse_nonfinite({name: float(value) for name, value in parts.items()}, data)
         self._step += 1
         self._n_steps += 1
         if self._bar is not None:
             self._bar.update()
-        return {"loss": total.detach().cpu().numpy(), **values}
+        missing = {PREFIX + name: float("nan") for name in self.objective.names if name not in parts}
+        return {
+            "loss": total.detach().cpu().numpy(),
+            **{PREFIX + name: float(value) for name, value in parts.items()},
+            **missing,
+        }
 
-    def _targets(self, data: Tensor, outputs: Sequence[Tensor]) -> dict[float, list[Tensor | None]]:
-        if self.teachers is None:
+    def _targets(self, data: Tensor, outputs: Sequence[Tensor], progress: float) -> dict[float, list[Tensor | None]]:
+        temperatures = self.objective.temperatures(progress)
+        if self.teachers is None or not temperatures:
             return {}
-        return self.teachers.targets(data, [output.shape[2:] for output in outputs], self.objective.temperatures)
+        return self.teachers.targets(data, [output.shape[2:] for output in outputs], temperatures)
 
-    def _ignored(self, labels: Tensor | list[Tensor]) -> list[Tensor] | None:
-        """Return where the ignore label lies, per scale."""
-        if not self.label_manager.has_ignore_label:
-            return None
-        scales = labels if isinstance(labels, list) else [labels]
-        if self.label_manager.has_regions:
-            return [scale[:, -1:] > 0 for scale in scales]
-        return [scale == self.label_manager.ignore_label for scale in scales]
+    def _references(self, labels: Tensor | list[Tensor], n_channels: int) -> list[Reference]:
+        """Return the labels per scale as the distillation terms take them."""
+        regions, ignore_label = self.label_manager.has_regions, self.label_manager.ignore_label
+        references = []
+        for scale in labels if isinstance(labels, list) else [labels]:
+            ignored = None
+            if ignore_label is not None:
+                ignored = scale[:, -1:] > 0 if regions else scale == ignore_label
+            references.append(Reference(labels=scale, n_channels=n_channels, regions=regions, ignored=ignored))
+        return references
 
-    def _report_teachers(self, targets: dict[float, list[Tensor | None]], labels: Tensor | list[Tensor]) -> None:
+    def _report_teachers(self, targets: dict[float, list[Tensor | None]], reference: Reference) -> None:
         """Log the teachers' Dice on the first batch: the quickest way to notice a teacher that does not fit."""
-        finest = labels[0] if isinstance(labels, list) else labels
-        ignored = self._ignored(labels)
-        probabilities = next(iter(targets.values()))[0]
+        probabilities = next(iter(targets.values()), [None])[0]
         if probabilities is None or not bool(torch.isfinite(probabilities).all()):
             return
-        regions = self.label_manager.has_regions
-        scores = pseudo_dice(probabilities, finest, regions=regions, ignored=None if ignored is None else ignored[0])
+        scores = pseudo_dice(probabilities, reference)
         self.print_to_log_file("Teacher's pseudo Dice on the first batch", [round(score, 4) for score in scores])
         if scores and float(np.mean(scores)) < NEAR_CHANCE:
             self.print_to_log_file(
                 "WARNING: that is near chance (as a random teacher should be). Is it trained, and on this data?"
             )
 
-    def _refuse_nonfinite_teacher(self, values: dict[str, float], data: Tensor) -> None:
+    def _refuse_nonfinite(self, parts: dict[str, float], data: Tensor) -> None:
         # looked at after the step, so that no GPU waits for it; the run stops before anything is saved
-        if self.teachers is not None and not all(np.isfinite(value) for value in values.values()):
+        broken = [name for name, value in parts.items() if not np.isfinite(value)]
+        if not broken:
+            return
+        if self.teachers is not None:
             with self.autocast():
                 self.teachers.refuse_nonfinite(data)
+        raise UsageError(
+            f"{' and '.join(broken)} became {parts[broken[0]]} in epoch {self.current_epoch}, step {self._step}; "
+            "lower the learning rate or this term's weight and continue from the last checkpoint with --c"
+        )
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the parts of the objective beside nnU-Net's loss."""
@@ -232,7 +244,7 @@ class DistillationTrainer(BaseTrainer):
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
         for part in self.logger.local_logger.parts:
-            mean = float(np.mean(outputs[PREFIX + part]))
+            mean = float(np.mean(outputs[PREFIX + part]))  # NaN for a term whose time is over: no value, not zero
             self.logger.log(PREFIX + part, self._mean_over_ranks(mean), self.current_epoch)
 
     def _mean_over_ranks(self, value: float) -> float:

@@ -2,12 +2,25 @@
 
 from dataclasses import fields
 
+from nnunet_kd.losses.contract import FeatureLoss, OutputLoss
 from nnunet_kd.losses.logits import LogitsKL, log_probabilities, logits_kl
+from nnunet_kd.losses.reference import Reference
 
 # the names that a kd block may use
-LOSSES: dict[str, type[LogitsKL]] = {"logits_kl": LogitsKL}
+LOSSES: dict[str, type[OutputLoss] | type[FeatureLoss]] = {
+    "logits_kl": LogitsKL,
+}
 
-__all__ = ["LOSSES", "LogitsKL", "log_probabilities", "logits_kl", "loss_options"]
+__all__ = [
+    "LOSSES",
+    "FeatureLoss",
+    "LogitsKL",
+    "OutputLoss",
+    "Reference",
+    "log_probabilities",
+    "logits_kl",
+    "loss_options",
+]
 
 
 def loss_options(name: str) -> tuple[str, ...]:
@@ -15,6 +28,6 @@ def loss_options(name: str) -> tuple[str, ...]:
 
     Example:
         >>> loss_options("logits_kl")
-        ('temperature', 'guide_ignored')
+        ('temperature', 'guide_ignored', 'weighting')
     """
     return tuple(field.name for field in fields(LOSSES[name]))

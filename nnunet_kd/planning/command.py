@@ -258,7 +258,7 @@ def parse_loss(text: str) -> LossTerm:
             values[key] = json.loads(value)
         except ValueError:
             values[key] = value
-    common = {key: values.pop(key) for key in ("weight", "schedule") if key in values}
+    common = {key: values.pop(key) for key in ("weight", "schedule", "until") if key in values}
     return LossTerm(name=name, options=values, **common)
 
 

@@ -58,6 +58,7 @@ def check_number(
     *,
     above: float | None = None,
     at_least: float | None = None,
+    at_most: float | None = None,
     whole: bool = False,
 ) -> None:
     """Refuse what is no finite number in the given range.
@@ -67,16 +68,21 @@ def check_number(
         where: How to name it in the message.
         above: Exclusive lower bound.
         at_least: Inclusive lower bound.
+        at_most: Inclusive upper bound.
         whole: Whether it must be an integer.
     """
     kinds = (int,) if whole else (int, float)
     bounds = f" > {above}" if above is not None else f" >= {at_least}" if at_least is not None else ""
+    if at_most is not None:
+        bounds += f" and <= {at_most}"
     expected = f"{'a whole number' if whole else 'a number'}{bounds}"
     fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
     if fits and above is not None:
         fits = value > above
     if fits and at_least is not None:
         fits = value >= at_least
+    if fits and at_most is not None:
+        fits = value <= at_most
     if not fits:
         raise UsageError(f"{where}: expected {expected}, got {value!r}")
 

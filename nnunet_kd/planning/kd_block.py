@@ -21,7 +21,7 @@ VERSION = 1
 SCHEDULES = ("constant", "warmup", "ramp", "cosine")
 OPTIMIZERS = ("SGD", "AdamW")
 PRECISIONS = ("float32", "bfloat16")
-_TERM_KEYS = ("name", "weight", "schedule")
+_TERM_KEYS = ("name", "weight", "schedule", "until")
 
 Folds = Literal["same", "all"] | tuple[int | str, ...]
 
@@ -57,12 +57,14 @@ class LossTerm:
         schedule: How the weight moves over the epochs: ``constant``, ``warmup`` (linear from 0
             over the first tenth), ``ramp`` (linear from 0 to the end) or ``cosine`` (from the full
             weight to 0).
+        until: Share of the training, in (0, 1], after which the term counts no more; its schedule runs over that share.
         options: The loss's own settings, e.g. ``temperature``. In JSON they stand beside ``name``.
     """
 
     name: str
     weight: float = 1.0
     schedule: str = "constant"
+    until: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -218,6 +220,7 @@ def _parse_term(data: Mapping[str, Any], where: str) -> LossTerm:
     term = LossTerm(**common, options=options)
     check_number(term.weight, f"{where}, weight", at_least=0)
     check_choice(term.schedule, SCHEDULES, f"{where}, schedule")
+    check_number(term.until, f"{where}, until", above=0, at_most=1)
     try:
         LOSSES[term.name](**options)
     except (TypeError, ValueError) as error:
