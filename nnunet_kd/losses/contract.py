@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -43,7 +44,10 @@ class OutputLoss(ABC):
         temperature: T > 0, the same for teacher and student.
         guide_ignored: Whether voxels of the ignore label, which have no supervision, keep the teacher's guidance.
         weighting: How much each voxel counts, see :func:`nnunet_kd.losses.weighting.voxel_weights`.
+        zero_at_equality: Whether a student that equals its teacher costs nothing. No setting.
     """
+
+    zero_at_equality: ClassVar[bool] = True
 
     temperature: float = 1.0
     guide_ignored: bool = True
@@ -80,7 +84,10 @@ class FeatureLoss(ABC):
     Attributes:
         pairs: ``auto`` (stages of the same kind and stride), ``encoder``, ``decoder`` or ``bottleneck`` (those
             of them), or a list of ``[student module, teacher module]`` by dotted names.
+        zero_at_equality: Whether features that equal the teacher's, after the adapter, cost nothing. No setting.
     """
+
+    zero_at_equality: ClassVar[bool] = True
 
     pairs: "str | tuple[tuple[str, str], ...]" = AUTO
 
