@@ -21,6 +21,7 @@ VERSION = 1
 SCHEDULES = ("constant", "warmup", "ramp", "cosine")
 OPTIMIZERS = ("SGD", "AdamW")
 PRECISIONS = ("float32", "bfloat16")
+TEACHER_OUTPUTS = ("online", "cached")
 _TERM_KEYS = ("name", "weight", "schedule", "until")
 
 Folds = Literal["same", "all"] | tuple[int | str, ...]
@@ -88,6 +89,19 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """How the teachers run over whole cases when their outputs are cached.
+
+    Attributes:
+        mirroring: Whether their outputs are averaged over the mirrored images, along the axes each was trained for.
+        step_size: Step of the sliding window as a share of the teacher's patch, in (0, 1].
+    """
+
+    mirroring: bool = True
+    step_size: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class KDSettings:
     """The distillation of one configuration.
 
@@ -95,7 +109,9 @@ class KDSettings:
         method: Name of the preset that was planned; for people and folder names only.
         seed: Covers initialisation and sampling; ``None`` leaves both random.
         teachers: Members of the ensemble; empty for a control.
-        teacher_outputs: ``online`` runs the teachers on every batch.
+        teacher_outputs: ``online`` runs the teachers on every batch, ``cached`` reads what
+            ``nnunet_kd cache_teacher`` stored.
+        cache: How that is made; without meaning for ``online``.
         supervision_weight: Factor of nnU-Net's own loss, >= 0.
         losses: Terms added to it; empty is the control.
         budget: Schedule.
@@ -107,6 +123,7 @@ class KDSettings:
     seed: int | None = None
     teachers: tuple[TeacherSource, ...] = ()
     teacher_outputs: str = "online"
+    cache: CacheSettings = field(default_factory=CacheSettings)
     supervision_weight: float = 1.0
     losses: tuple[LossTerm, ...] = ()
     budget: Budget = field(default_factory=Budget)
@@ -170,9 +187,12 @@ def parse_settings(data: Mapping[str, Any], where: str) -> KDSettings:
         ),
         losses=tuple(_parse_term(t, f"{where}, loss {i}") for i, t in enumerate(_items(data, "losses", where))),
         budget=_parse_budget(data.get("budget") or {}, f"{where}, budget"),
+        cache=_parse_cache(data.get("cache") or {}, f"{where}, cache"),
     )
     check_number(settings.supervision_weight, f"{where}, supervision_weight", at_least=0)
-    check_choice(settings.teacher_outputs, ("online",), f"{where}, teacher_outputs")
+    check_choice(settings.teacher_outputs, TEACHER_OUTPUTS, f"{where}, teacher_outputs")
+    if settings.teacher_outputs == "cached":
+        _check_cacheable(settings.losses, where)
     check_choice(settings.precision, (None, *PRECISIONS), f"{where}, precision")
     if settings.seed is not None:
         check_number(settings.seed, f"{where}, seed", at_least=0, whole=True)
@@ -238,6 +258,25 @@ def _parse_budget(data: Mapping[str, Any], where: str) -> Budget:
         check_number(budget.initial_lr, f"{where}, initial_lr", above=0)
     check_choice(budget.optimizer, (None, *OPTIMIZERS), f"{where}, optimizer")
     return budget
+
+
+def _parse_cache(data: Mapping[str, Any], where: str) -> CacheSettings:
+    cache = read_block(CacheSettings, data, where)
+    if not isinstance(cache.mirroring, bool):
+        raise UsageError(f"{where}, mirroring: expected true or false, got {cache.mirroring!r}")
+    check_number(cache.step_size, f"{where}, step_size", above=0, at_most=1)
+    return cache
+
+
+def _check_cacheable(losses: Sequence[LossTerm], where: str) -> None:
+    from nnunet_kd.losses import LOSSES, FeatureLoss
+
+    for term in losses:
+        if issubclass(LOSSES[term.name], FeatureLoss):
+            raise UsageError(
+                f"{where}: {term.name} compares feature maps, which are not cached; "
+                "set 'teacher_outputs' to 'online' (nnunet_kd plan ... --teacher-outputs online) or leave it out"
+            )
 
 
 def settings_to_json(settings: KDSettings) -> dict[str, Any]:
