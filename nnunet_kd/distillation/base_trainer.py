@@ -185,8 +185,7 @@ class BaseTrainer(nnUNetTrainer):
 
     def on_epoch_end(self) -> None:
         """End nnU-Net's epoch; save often enough that little is lost, and tell when training will end."""
-        due = self.num_epochs < SHORT_TRAINING or time.monotonic() - self._last_saved > SECONDS_BETWEEN_SAVES
-        self.save_every = 1 if due else 50
+        self.save_every = 1 if self._save_is_due() else 50
         super().on_epoch_end()
         remaining = self.num_epochs - self.current_epoch
         starts = self.logger.get_value("epoch_start_timestamps", None)[-10:]
@@ -195,6 +194,14 @@ class BaseTrainer(nnUNetTrainer):
         if remaining > 0:
             end = datetime.now().astimezone() + timedelta(seconds=seconds)
             self.print_to_log_file(f"{remaining} epochs left, expected end {end:%Y-%m-%d %H:%M}")
+
+    def _save_is_due(self) -> bool:
+        due = self.num_epochs < SHORT_TRAINING or time.monotonic() - self._last_saved > SECONDS_BETWEEN_SAVES
+        if not self.is_ddp:
+            return due
+        verdict = [due]  # rank 0's clock decides for all: saving is a collective call
+        dist.broadcast_object_list(verdict, src=0)
+        return verdict[0]
 
     # ---- checkpoints ----
 
