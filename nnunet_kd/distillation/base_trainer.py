@@ -15,11 +15,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_kd.distillation.checkpoints import TEMPORARY, load_checkpoint_safely, save_atomically, to_plain
+from nnunet_kd.distillation.features import bare_network
 from nnunet_kd.distillation.random_state import random_state, restore_random_state
 from nnunet_kd.distillation.support import FullPrecision, ends_on_usage_error, seed_everything
 from nnunet_kd.errors import UsageError
@@ -142,8 +142,7 @@ class BaseTrainer(nnUNetTrainer):
 
     def bare_network(self) -> nn.Module:
         """Return the network beneath DDP and torch.compile."""
-        network: nn.Module = self.network.module if self.is_ddp else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
+        return bare_network(self.network)
 
     # ---- steps ----
 
@@ -166,16 +165,27 @@ class BaseTrainer(nnUNetTrainer):
 
     def update(self, total: Tensor) -> None:
         """Make nnU-Net's optimiser step on a scalar loss: scaled on CUDA, gradients clipped to norm 12."""
-        if self.grad_scaler is None:
-            total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
-            self.optimizer.step()
-            return
-        self.grad_scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        self.grad_scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        optimizers = [(self.optimizer, list(self.network.parameters())), *self.further_optimizers()]
+        scaler = self.grad_scaler
+        (total if scaler is None else scaler.scale(total)).backward()  # type: ignore[no-untyped-call]
+        self.after_backward()
+        for optimizer, parameters in optimizers:
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+        if scaler is not None:
+            scaler.update()
+
+    def further_optimizers(self) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter]]]:
+        """Return optimisers of what is trained beside the network, with their parameters."""
+        return []
+
+    def after_backward(self) -> None:
+        """Change gradients before they are clipped and used."""
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Validate as nnU-Net does, in the arithmetic of the training steps."""

@@ -7,9 +7,12 @@ compiler and up to a minute at the first batch, so it is done only when nnU-Net'
 import os
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from nnunet_kd.distillation.features import WithFeatures
 
 
 def compile_is_asked_for() -> bool:
@@ -23,19 +26,20 @@ class FrozenOnCPU(nn.Module):
     Args:
         network: In evaluation mode; it is copied and left as it is.
         dtype: Arithmetic, e.g. ``torch.bfloat16``.
+        taps: Modules whose maps are returned beside the output.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype, taps: Sequence[str] = ()) -> None:
         super().__init__()
         self.dtype = dtype
-        self.compiled = torch.compile(deepcopy(network).to(dtype))
+        copy = deepcopy(network).to(dtype)
+        self.compiled = torch.compile(WithFeatures(copy, taps) if taps else copy)
 
     @torch.no_grad()
-    def forward(self, data: Tensor) -> Tensor | Sequence[Tensor]:
+    def forward(self, data: Tensor) -> Any:  # noqa: ANN401  # whatever the network returns
         """Return the network's output for ``data``, ``(B, C, *spatial)``, in :attr:`dtype`."""
         from torch._inductor import config
 
         # set around the call, because PyTorch reads it when it compiles, at the first call of a shape
         with config.patch(freezing=True), torch.autocast("cpu", enabled=False):
-            output: Tensor | Sequence[Tensor] = self.compiled(data.to(self.dtype))
-        return output
+            return self.compiled(data.to(self.dtype))

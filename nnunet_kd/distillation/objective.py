@@ -121,6 +121,10 @@ class Objective:
         active = [term.loss for term in self.terms if term.is_active(progress)]
         return tuple(sorted({loss.temperature for loss in active if isinstance(loss, OutputLoss)}))
 
+    def needs_teachers(self, progress: float) -> bool:
+        """Tell whether any term counts at this share of the training."""
+        return any(term.is_active(progress) for term in self.terms)
+
     @property
     def feature_losses(self) -> dict[str, FeatureLoss]:
         """The losses that need feature maps, by the name of their term."""

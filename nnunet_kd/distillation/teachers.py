@@ -27,6 +27,8 @@ class Member:
         network: In evaluation mode, without gradients. Returns logits or a list of them, finest first.
         weight: Share in the mean over members; the ensemble normalises.
         sha256: Hash of its checkpoint, ``None`` for random weights.
+        taps: Modules whose maps the network returns beside its output
+            (:class:`nnunet_kd.distillation.features.WithFeatures`).
     """
 
     name: str
@@ -35,6 +37,26 @@ class Member:
     network: nn.Module
     weight: float
     sha256: str | None = None
+    taps: tuple[str, ...] = ()
+
+    def observe(self, data: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return the outputs for ``data``, finest first, and the tapped maps by name."""
+        output, maps = self.network(data) if self.taps else (self.network(data), ())
+        return _as_list(output), dict(zip(self.taps, maps, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """What the teachers say about a batch.
+
+    Attributes:
+        targets: Per temperature the mean probabilities, float32, one tensor per scale, ``(B, C, *size)``;
+            ``None`` for scales of weight 0.
+        maps: Per member its source, its share in the mean over members, and its tapped maps by name.
+    """
+
+    targets: dict[float, list[Tensor | None]]
+    maps: list[tuple[str, float, dict[str, Tensor]]]
 
 
 def resolve_folds(source: TeacherSource, folder: ModelFolder, fold: int | str) -> tuple[int | str, ...]:
@@ -135,10 +157,8 @@ class TeacherEnsemble:
         self._total = sum(member.weight for member in self.members)
 
     @torch.no_grad()
-    def targets(
-        self, data: Tensor, sizes: Sequence[Sequence[int]], temperatures: Iterable[float]
-    ) -> dict[float, list[Tensor | None]]:
-        """Return the mean over members of ``softmax(z / T)`` at the student's scales.
+    def guide(self, data: Tensor, sizes: Sequence[Sequence[int]], temperatures: Iterable[float]) -> Guidance:
+        """Run every member once: the mean over members of ``softmax(z / T)`` at the student's scales, and maps.
 
         Where a member has no output of a size, its full-resolution probabilities are area-pooled.
 
@@ -146,21 +166,21 @@ class TeacherEnsemble:
             data: Input batch, ``(B, channels, *spatial)``.
             sizes: Spatial size of each of the student's outputs, finest first.
             temperatures: The temperatures that are needed.
-
-        Returns:
-            Per temperature one float32 tensor per scale, ``(B, C, *size)``; ``None`` for scales of weight 0.
         """
         needed = [weight > 0 for weight in deep_supervision_weights(len(sizes))]
         sums: dict[float, list[Tensor | None]] = {t: [None] * len(sizes) for t in temperatures}
+        maps = []
         for member in self.members:
-            logits = _trained_outputs(member.network(data))
+            outputs, tapped = member.observe(data)
+            logits = _trained_outputs(outputs)
+            maps.append((member.source, member.weight / self._total, tapped))
             for temperature, mean in sums.items():
                 for scale, size in enumerate(sizes):
                     if needed[scale]:
                         share = self._at_size(logits, size, temperature) * (member.weight / self._total)
                         before = mean[scale]
                         mean[scale] = share if before is None else before + share
-        return sums
+        return Guidance(targets=sums, maps=maps)
 
     def _at_size(self, logits: Sequence[Tensor], size: Sequence[int], temperature: float) -> Tensor:
         for output in logits:
@@ -181,7 +201,7 @@ class TeacherEnsemble:
             UsageError: If there is one.
         """
         for member in self.members:
-            if not all(bool(torch.isfinite(output).all()) for output in _as_list(member.network(data))):
+            if not all(bool(torch.isfinite(output).all()) for output in member.observe(data)[0]):
                 raise UsageError(
                     f"teacher {member.name} returned NaN or infinity; check it with nnUNetv2_predict, "
                     "or leave it out of --teacher/--folds"
@@ -192,9 +212,8 @@ def _as_list(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-def _trained_outputs(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
+def _trained_outputs(outputs: list[Tensor]) -> list[Tensor]:
     """Drop the coarsest head: nnU-Net gives it weight 0, so it was never trained."""
-    outputs = _as_list(output)
     return outputs[:-1] if len(outputs) > 1 else outputs
 
 

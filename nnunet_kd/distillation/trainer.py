@@ -1,7 +1,7 @@
 """The trainer: nnU-Net's own loop with teachers beside the student."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_kd.distillation.base_trainer import BaseTrainer
+from nnunet_kd.distillation.feature_guidance import FeatureGuidance
+from nnunet_kd.distillation.features import WithFeatures
 from nnunet_kd.distillation.frozen import FrozenOnCPU, compile_is_asked_for
 from nnunet_kd.distillation.objective import Objective
 from nnunet_kd.distillation.progress import PREFIX, DistillationLogger
 from nnunet_kd.distillation.support import ends_on_usage_error, to_device
-from nnunet_kd.distillation.teachers import Member, TeacherEnsemble, load_members, pseudo_dice
+from nnunet_kd.distillation.teachers import Guidance, Member, TeacherEnsemble, load_members, pseudo_dice
 from nnunet_kd.errors import UsageError
 from nnunet_kd.losses import Reference
 from nnunet_kd.planning.checks import check_teacher
@@ -27,6 +29,7 @@ from nnunet_kd.planning.kd_block import KDSettings, default_settings, read_setti
 from nnunet_kd.planning.model_folder import open_model_folder
 
 RANDOM_TEACHER_SEED = 1000  # apart from the student's, whose first weights must not be its teacher's
+ADAPTER_SEED = 2000
 NEAR_CHANCE = 0.2
 
 
@@ -40,12 +43,16 @@ class DistillationTrainer(BaseTrainer):
     Attributes:
         kd: Settings from the plans, or the default when the plans have no ``kd`` block.
         teachers: The ensemble, from the start of training on; ``None`` for a control.
+        features: Taps and adapters, from the start of training on, if a loss compares features.
         objective: What is minimised.
     """
 
     kd: KDSettings
     teachers: TeacherEnsemble | None = None
+    features: FeatureGuidance | None = None
     objective: Objective
+    _adapter_optimizer: torch.optim.Optimizer | None = None
+    _adapter_scheduler: Any = None
     _hashes: dict[str, dict[str, str]]
     _step: int = 0  # in this epoch
     _n_steps: int = 0  # since this process started
@@ -80,16 +87,38 @@ class DistillationTrainer(BaseTrainer):
         self.logger.local_logger = DistillationLogger(["supervision", *self.objective.names])
 
     def stored_state(self) -> dict[str, Any]:
-        """Return the hashes of the teachers in use, so that another checkpoint is noticed on resuming."""
-        return {"teachers": self._hashes}
+        """Return the hashes of the teachers in use, so that another checkpoint is noticed on resuming, and adapters."""
+        state: dict[str, Any] = {"teachers": self._hashes}
+        if self.features is not None and self._adapter_optimizer is not None:
+            state["adapters"] = self.features.state(self._adapter_optimizer)
+        return state
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Return nnU-Net's SGD or AdamW with the same weight decay, and nnU-Net's polynomial decay."""
-        if self.kd.budget.optimizer != "AdamW":
-            optimizers: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
-            return optimizers
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.initial_lr, weight_decay=self.weight_decay)
+        if self.kd.budget.optimizer == "AdamW":
+            return self._optimizer_for(self.network.parameters())
+        optimizers: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
+        return optimizers
+
+    def _optimizer_for(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, Any]:
+        settings = {"lr": self.initial_lr, "weight_decay": self.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if self.kd.budget.optimizer == "AdamW":
+            optimizer = torch.optim.AdamW(parameters, **settings)
+        else:
+            optimizer = torch.optim.SGD(parameters, momentum=0.99, nesterov=True, **settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def further_optimizers(self) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter]]]:
+        """Return the adapters' optimiser."""
+        if self.features is None or self._adapter_optimizer is None:
+            return []
+        return [(self._adapter_optimizer, list(self.features.adapters.parameters()))]
+
+    def after_backward(self) -> None:
+        """Average the adapters' gradients over ranks; DDP does not know them."""
+        if self.features is not None:
+            self.features.average_gradients()
 
     # ---- teachers ----
 
@@ -136,22 +165,46 @@ class DistillationTrainer(BaseTrainer):
                 f"NOTE: the teachers saw validation cases of fold {self.fold} in their training, so that the "
                 "validation scores of this student are contaminated; judge it on cases that no member saw"
             )
-        members = [replace(member, network=self._compiled(member.network)) for member in members]
+        if self.objective.feature_losses:
+            self.features = self._feature_guidance(members)
+            members = [replace(member, taps=self.features.teacher_names(member.source)) for member in members]
+        members = [replace(member, network=self._compiled(member.network, member.taps)) for member in members]
         return TeacherEnsemble(members, regions=self.label_manager.has_regions)
 
-    def _compiled(self, network: nn.Module) -> nn.Module:
-        if self._do_i_compile():
-            return cast("nn.Module", torch.compile(network))
+    def _feature_guidance(self, members: Sequence[Member]) -> FeatureGuidance:
+        shape = (self.batch_size, self.num_input_channels, *self.configuration_manager.patch_size)
+        first = {member.source: member.network for member in reversed(members)}
+        seed = ADAPTER_SEED + (self.kd.seed or 0)
+        features = FeatureGuidance(
+            self.objective.feature_losses, self.network, first, shape, device=self.device, seed=seed
+        )
+        for comparison in features.comparisons:
+            pairs = ", ".join(f"{ours.name} - {theirs.name}" for ours, theirs in comparison.pairs)
+            self.print_to_log_file(f"{comparison.term}: student - teacher modules: {pairs}")
+        if len(features.adapters):
+            parameters = list(features.adapters.parameters())
+            self._adapter_optimizer, self._adapter_scheduler = self._optimizer_for(parameters)
+            n = sum(parameter.numel() for parameter in parameters)
+            self.print_to_log_file(f"{len(features.adapters)} adapters with {n} parameters, no part of the student")
+            if self.resumed is not None:
+                features.restore(self.resumed.get("adapters") or {}, self._adapter_optimizer)
+        return features
+
+    def _compiled(self, network: nn.Module, taps: Sequence[str]) -> nn.Module:
         if self.cpu_dtype is not None and compile_is_asked_for():
             self.print_to_log_file("Compiling the teacher for this CPU (nnUNet_compile); the first batch takes longer")
-            return FrozenOnCPU(network, self.cpu_dtype)
-        return network
+            return FrozenOnCPU(network, self.cpu_dtype, taps)
+        if taps:
+            network = WithFeatures(network, taps)
+        return cast("nn.Module", torch.compile(network)) if self._do_i_compile() else network
 
     # ---- steps ----
 
     def on_train_epoch_start(self) -> None:
         """Start nnU-Net's epoch and a progress bar (shown on terminals only)."""
         super().on_train_epoch_start()
+        if self._adapter_scheduler is not None:
+            self._adapter_scheduler.step(self.current_epoch)
         self._step = 0
         self._bar = tqdm(
             total=self.num_iterations_per_epoch,
@@ -172,16 +225,20 @@ class DistillationTrainer(BaseTrainer):
         """
         data = batch["data"].to(self.device, non_blocking=True)
         labels = to_device(batch["target"], self.device)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in ((self.optimizer, None), *self.further_optimizers()):
+            optimizer.zero_grad(set_to_none=True)
         progress = (self.current_epoch + self._step / self.num_iterations_per_epoch) / self.num_epochs
         with self.autocast():
             output = self.network(data)
             outputs = list(output) if isinstance(output, list | tuple) else [output]
-            targets = self._targets(data, outputs, progress)
+            guidance = self._guidance(data, outputs, progress)
         references = self._references(labels, outputs[0].shape[1])
         if self.teachers is not None and self._n_steps == 0:
-            self._report_teachers(targets, references[0])
-        total, parts = self.objective(outputs, labels, targets, references=references, progress=progress)
+            self._report_teachers(guidance.targets, references[0])
+        features = None if self.features is None else self.features(guidance.maps)
+        total, parts = self.objective(
+            outputs, labels, guidance.targets, references=references, features=features, progress=progress
+        )
         self.update(total)
         self._refuse_nonfinite({name: float(value) for name, value in parts.items()}, data)
         self._step += 1
@@ -195,11 +252,13 @@ class DistillationTrainer(BaseTrainer):
             **missing,
         }
 
-    def _targets(self, data: Tensor, outputs: Sequence[Tensor], progress: float) -> dict[float, list[Tensor | None]]:
+    def _guidance(self, data: Tensor, outputs: Sequence[Tensor], progress: float) -> Guidance:
+        if self.teachers is None or not self.objective.needs_teachers(progress):
+            return Guidance(targets={}, maps=[])
         temperatures = self.objective.temperatures(progress)
-        if self.teachers is None or not temperatures:
-            return {}
-        return self.teachers.targets(data, [output.shape[2:] for output in outputs], temperatures)
+        if self._n_steps == 0:
+            temperatures = temperatures or (1.0,)  # for the report on the first batch
+        return self.teachers.guide(data, [output.shape[2:] for output in outputs], temperatures)
 
     def _references(self, labels: Tensor | list[Tensor], n_channels: int) -> list[Reference]:
         """Return the labels per scale as the distillation terms take them."""
@@ -236,6 +295,12 @@ class DistillationTrainer(BaseTrainer):
             f"{' and '.join(broken)} became {parts[broken[0]]} in epoch {self.current_epoch}, step {self._step}; "
             "lower the learning rate or this term's weight and continue from the last checkpoint with --c"
         )
+
+    def on_train_end(self) -> None:
+        """End as nnU-Net does, and take the taps off the student."""
+        super().on_train_end()
+        if self.features is not None:
+            self.features.taps.remove()
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         """Log the parts of the objective beside nnU-Net's loss."""

@@ -96,7 +96,7 @@ def _shape_only(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _meta_copy(network: nn.Module) -> nn.Module:
+def meta_copy(network: nn.Module) -> nn.Module:
     """Copy a network without its weights: shapes only, float32, no hooks, evaluation mode."""
     # the copy finds each tensor as copied already, so that none is ever allocated twice
     memo: dict[int, Any] = {key: _shape_only(tensor) for key, tensor in _own_tensors(network).items()}
@@ -127,7 +127,7 @@ def network_cost(network: nn.Module, input_shape: Sequence[int]) -> NetworkCost:
         (72, 4608, 1536)
     """
     network = getattr(network, "_orig_mod", network)  # torch.compile's wrapper
-    copy = _meta_copy(network)
+    copy = meta_copy(network)
     image = torch.empty(tuple(input_shape), dtype=torch.float32, device="meta")
     memory = _LiveMemory(list(_own_tensors(copy).values()))
     memory.add(image)

@@ -127,7 +127,9 @@ def test_full_resolution_teachers_are_pooled_to_the_students_scales() -> None:
 
     member = Member(name="m", source="s", fold=0, network=Fine(), weight=1.0)
     data = torch.randn(1, 3, 8, 8)
-    fine, coarse, unused = TeacherEnsemble([member], regions=False).targets(data, [(8, 8), (4, 4), (2, 2)], [2.0])[2.0]
+    fine, coarse, unused = (
+        TeacherEnsemble([member], regions=False).guide(data, [(8, 8), (4, 4), (2, 2)], [2.0]).targets[2.0]
+    )
     torch.testing.assert_close(fine, (data / 2).softmax(1))
     torch.testing.assert_close(coarse, torch.nn.functional.avg_pool2d((data / 2).softmax(1), 2))
     assert unused is None  # scales of weight 0 are not computed
@@ -147,7 +149,9 @@ def test_members_are_averaged_as_probabilities_by_weight() -> None:
         Member(name="", source="", fold=i, network=Constant(row), weight=w)
         for i, (row, w) in enumerate(zip(rows, (1.0, 3.0), strict=True))
     ]
-    targets = TeacherEnsemble(members, regions=False).targets(torch.zeros(1, 1, 4, 4), [(4, 4), (2, 2), (1, 1)], [1.0])
+    targets = (
+        TeacherEnsemble(members, regions=False).guide(torch.zeros(1, 1, 4, 4), [(4, 4), (2, 2), (1, 1)], [1.0]).targets
+    )
     p = [torch.tensor(row).softmax(0) for row in rows]
     fine, coarse, _ = targets[1.0]
     assert fine is not None

@@ -1,0 +1,138 @@
+"""The feature maps that the terms of the objective compare, and the adapters between them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nnunet_kd.distillation.features import TapPoint, Taps, resolve_pairs, to_common_size
+from nnunet_kd.distillation.objective import FeaturePair
+from nnunet_kd.errors import UsageError
+from nnunet_kd.losses.contract import FeatureLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Which maps a term compares with those of one teacher.
+
+    Attributes:
+        term: Name of the term.
+        teacher: Model folder of the teacher; its folds share pairs and adapters.
+        pairs: Tap points of student and teacher.
+        adapters: Names of the adapters, one per pair; ``None`` where a pair needs none.
+    """
+
+    term: str
+    teacher: str
+    pairs: Sequence[tuple[TapPoint, TapPoint]]
+    adapters: Sequence[str | None]
+
+
+class FeatureGuidance:
+    """Taps on the student, pairs with every teacher, and the adapters, which are no part of the student.
+
+    Args:
+        losses: The losses that need features, by the name of their term.
+        student: The network in training.
+        teachers: One network per model folder.
+        input_shape: Of a batch, ``(B, C, *spatial)``.
+        device: Where the adapters live.
+        seed: Of the adapters' weights; the global random state is left as it was.
+
+    Raises:
+        UsageError: If a named module does not exist or no stages belong together.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, FeatureLoss],
+        student: nn.Module,
+        teachers: Mapping[str, nn.Module],
+        input_shape: Sequence[int],
+        *,
+        device: torch.device,
+        seed: int = 0,
+    ) -> None:
+        self.adapters = nn.ModuleDict()
+        self.comparisons: list[Comparison] = []
+        n_axes = len(input_shape) - 2
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for term, loss in losses.items():
+                for number, (folder, teacher) in enumerate(teachers.items()):
+                    pairs = resolve_pairs(loss.pairs, student, teacher, input_shape)
+                    names: list[str | None] = []
+                    for index, (ours, theirs) in enumerate(pairs):
+                        adapter = loss.adapter(ours.channels, theirs.channels, n_axes)
+                        names.append(None if adapter is None else f"{term}_{number}_{index}")
+                        if adapter is not None:
+                            self.adapters[f"{term}_{number}_{index}"] = adapter
+                    self.comparisons.append(Comparison(term=term, teacher=folder, pairs=pairs, adapters=names))
+        self.adapters.to(device).train()
+        self._share_first_weights()
+        tapped = [ours.name for comparison in self.comparisons for ours, _ in comparison.pairs]
+        self.taps = Taps(student, tapped, only_in_training=True)
+
+    def _share_first_weights(self) -> None:
+        if dist.is_available() and dist.is_initialized():
+            for parameter in self.adapters.parameters():
+                dist.broadcast(parameter.data, src=0)
+
+    def teacher_names(self, folder: str) -> tuple[str, ...]:
+        """Return the modules to tap on a teacher's networks."""
+        names = [t.name for comparison in self.comparisons if comparison.teacher == folder for _, t in comparison.pairs]
+        return tuple(dict.fromkeys(names))
+
+    def __call__(self, teachers: Sequence[tuple[str, float, Mapping[str, Tensor]]]) -> dict[str, list[FeaturePair]]:
+        """Return what each term compares after a forward pass of student and teachers.
+
+        Args:
+            teachers: Per member its model folder, its share in the mean over members, and its maps by name.
+        """
+        maps = self.taps.take()
+        pairs: dict[str, list[FeaturePair]] = {comparison.term: [] for comparison in self.comparisons}
+        for comparison in self.comparisons:
+            for folder, share, theirs in teachers:
+                if folder == comparison.teacher:
+                    pairs[comparison.term] += self._compared(comparison, maps, theirs, share)
+        return pairs
+
+    def _compared(
+        self, comparison: Comparison, maps: Mapping[str, Tensor], theirs: Mapping[str, Tensor], share: float
+    ) -> Iterator[FeaturePair]:
+        for (student, teacher), adapter in zip(comparison.pairs, comparison.adapters, strict=True):
+            ours, target = to_common_size(maps[student.name].float(), theirs[teacher.name].detach().float())
+            adapted = ours if adapter is None else self.adapters[adapter](ours)
+            yield adapted, target, share / len(comparison.pairs)
+
+    def average_gradients(self) -> None:
+        """Average the adapters' gradients over ranks, as DDP does the student's."""
+        if dist.is_available() and dist.is_initialized():
+            for parameter in self.adapters.parameters():
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(gradient)
+                parameter.grad = gradient / dist.get_world_size()
+
+    def state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return weights and optimiser state as they go into the checkpoint."""
+        return {"weights": self.adapters.state_dict(), "optimizer": optimizer.state_dict()}
+
+    def restore(self, state: Mapping[str, Any], optimizer: Optimizer) -> None:
+        """Take over what :meth:`state` returned.
+
+        Raises:
+            UsageError: If it belongs to other adapters, as after planning other losses.
+        """
+        try:
+            self.adapters.load_state_dict(state["weights"])
+            optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            problem = " ".join(str(error).split())[:160]
+            raise UsageError(
+                f"the checkpoint's adapters do not fit the losses of these plans ({problem}); "
+                "train anew without --c, or use the plans the run began with"
+            ) from error
