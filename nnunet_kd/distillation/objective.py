@@ -97,6 +97,11 @@ def build_terms(losses: Sequence[LossTerm]) -> list[Term]:
     ]
 
 
+def feature_losses(settings: KDSettings) -> dict[str, FeatureLoss]:
+    """Return the losses of a kd block that compare feature maps, by the name of their term."""
+    return {term.name: term.loss for term in build_terms(settings.losses) if isinstance(term.loss, FeatureLoss)}
+
+
 class Objective:
     """The weighted sum of supervision and distillation, in float32.
 
@@ -124,11 +129,6 @@ class Objective:
     def needs_teachers(self, progress: float) -> bool:
         """Tell whether any term counts at this share of the training."""
         return any(term.is_active(progress) for term in self.terms)
-
-    @property
-    def feature_losses(self) -> dict[str, FeatureLoss]:
-        """The losses that need feature maps, by the name of their term."""
-        return {term.name: term.loss for term in self.terms if isinstance(term.loss, FeatureLoss)}
 
     def __call__(
         self,

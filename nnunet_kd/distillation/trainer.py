@@ -18,7 +18,7 @@ from nnunet_kd.distillation.base_trainer import BaseTrainer
 from nnunet_kd.distillation.feature_guidance import FeatureGuidance
 from nnunet_kd.distillation.features import WithFeatures
 from nnunet_kd.distillation.frozen import FrozenOnCPU, compile_is_asked_for
-from nnunet_kd.distillation.objective import Objective
+from nnunet_kd.distillation.objective import Objective, feature_losses
 from nnunet_kd.distillation.progress import PREFIX, DistillationLogger
 from nnunet_kd.distillation.support import ends_on_usage_error, to_device
 from nnunet_kd.distillation.teachers import Guidance, Member, TeacherEnsemble, load_members, pseudo_dice
@@ -165,7 +165,7 @@ class DistillationTrainer(BaseTrainer):
                 f"NOTE: the teachers saw validation cases of fold {self.fold} in their training, so that the "
                 "validation scores of this student are contaminated; judge it on cases that no member saw"
             )
-        if self.objective.feature_losses:
+        if feature_losses(self.kd):
             self.features = self._feature_guidance(members)
             members = [replace(member, taps=self.features.teacher_names(member.source)) for member in members]
         members = [replace(member, network=self._compiled(member.network, member.taps)) for member in members]
@@ -176,7 +176,7 @@ class DistillationTrainer(BaseTrainer):
         first = {member.source: member.network for member in reversed(members)}
         seed = ADAPTER_SEED + (self.kd.seed or 0)
         features = FeatureGuidance(
-            self.objective.feature_losses, self.network, first, shape, device=self.device, seed=seed
+            feature_losses(self.kd), self.network, first, shape, device=self.device, seed=seed
         )
         for comparison in features.comparisons:
             pairs = ", ".join(f"{ours.name} - {theirs.name}" for ours, theirs in comparison.pairs)
@@ -309,7 +309,8 @@ class DistillationTrainer(BaseTrainer):
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
         for part in self.logger.local_logger.parts:
-            mean = float(np.mean(outputs[PREFIX + part]))  # NaN for a term whose time is over: no value, not zero
+            values = [value for value in outputs[PREFIX + part] if not np.isnan(value)]
+            mean = float(np.mean(values)) if values else float("nan")  # a term whose time is over: no value, not zero
             self.logger.log(PREFIX + part, self._mean_over_ranks(mean), self.current_epoch)
 
     def _mean_over_ranks(self, value: float) -> float:

@@ -11,6 +11,7 @@ from nnunet_kd.planning.json_blocks import check_choice
 from nnunet_kd.planning.kd_block import (
     OPTIMIZERS,
     PRECISIONS,
+    TERM_KEYS,
     Budget,
     KDSettings,
     LossTerm,
@@ -40,9 +41,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="plan a configuration anew that these plans have already"
     )
+    parser.add_argument("--list", action=_PrintCatalogue, help="print methods, losses and students, a line each")
+    parser.add_argument(
+        "--show-taps",
+        action="store_true",
+        help="print the modules whose features losses can compare, student beside teacher, and plan nothing",
+    )
     _add_teacher_arguments(parser.add_argument_group("teacher"))
     _add_student_arguments(parser.add_argument_group("student"))
     _add_budget_arguments(parser.add_argument_group("budget (default: nnU-Net's own, 1000 epochs of 250 steps)"))
+
+
+class _PrintCatalogue(argparse.Action):
+    """Print and exit, as ``--help`` does, before the required options are missed."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(option_strings, dest, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from nnunet_kd.planning.catalogue import catalogue
+
+        print(catalogue())
+        parser.exit()
 
 
 def _add_teacher_arguments(group: Any) -> None:  # noqa: ANN401  # argparse's group class is private
@@ -123,7 +143,8 @@ def run(options: argparse.Namespace) -> None:
         UsageError: For whatever cannot be planned; nothing is written then.
     """
     from nnunet_kd.planning import planner
-    from nnunet_kd.planning.overview import next_commands, side_by_side
+    from nnunet_kd.planning.overview import next_commands, planned_model, side_by_side
+    from nnunet_kd.planning.taps import check_pairs, tap_tables
 
     preprocessed = _dataset_folder(options.d)
     dataset_json = read_json(preprocessed / "dataset.json")
@@ -148,6 +169,12 @@ def run(options: argparse.Namespace) -> None:
         base, request, settings, dataset_name=preprocessed.name, teachers=teachers, existing=existing
     )
     planner.check_students_teachers(plans, request, teachers, dataset_json)
+    student = planned_model(plans, options.c, dataset_json)
+    patch = plans["configurations"][options.c]["patch_size"]
+    if options.show_taps:
+        print(tap_tables(student, teachers, patch))
+        return
+    check_pairs(student, teachers, patch, settings)
     print(side_by_side(plans, base, options.c, dataset_json, teachers))
     path = planner.write_plans(plans, preprocessed)
     print(
@@ -235,7 +262,7 @@ def _fold(text: str) -> int | str:
 
 
 def parse_loss(text: str) -> LossTerm:
-    """Read ``NAME[:KEY=VALUE,...]``.
+    """Read ``NAME[:KEY=VALUE,...]``; values are JSON, or words.
 
     Raises:
         UsageError: If it does not have that form.
@@ -243,12 +270,14 @@ def parse_loss(text: str) -> LossTerm:
     Example:
         >>> parse_loss("logits_kl:weight=0.5,temperature=4").options
         {'temperature': 4}
+        >>> parse_loss('fitnet:pairs=[["encoder.stages.1","encoder.stages.1"]]').options
+        {'pairs': [['encoder.stages.1', 'encoder.stages.1']]}
     """
     import json
 
     name, _, rest = text.partition(":")
     values: dict[str, Any] = {}
-    for pair in filter(None, rest.split(",")):
+    for pair in filter(None, _split_outside_brackets(rest)):
         key, separator, value = pair.partition("=")
         if not separator:
             raise UsageError(
@@ -258,8 +287,19 @@ def parse_loss(text: str) -> LossTerm:
             values[key] = json.loads(value)
         except ValueError:
             values[key] = value
-    common = {key: values.pop(key) for key in ("weight", "schedule", "until") if key in values}
+    common = {key: values.pop(key) for key in TERM_KEYS if key in values}
     return LossTerm(name=name, options=values, **common)
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _base_plans(preprocessed: Path, plans_name: str) -> dict[str, Any]:

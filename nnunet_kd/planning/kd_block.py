@@ -22,7 +22,7 @@ SCHEDULES = ("constant", "warmup", "ramp", "cosine")
 OPTIMIZERS = ("SGD", "AdamW")
 PRECISIONS = ("float32", "bfloat16")
 TEACHER_OUTPUTS = ("online", "cached")
-_TERM_KEYS = ("name", "weight", "schedule", "until")
+TERM_KEYS = ("weight", "schedule", "until")  # what a term has beside its name and the loss's own settings
 
 Folds = Literal["same", "all"] | tuple[int | str, ...]
 
@@ -234,10 +234,10 @@ def _parse_term(data: Mapping[str, Any], where: str) -> LossTerm:
     if not isinstance(data, Mapping) or "name" not in data:
         raise UsageError(f"{where}: expected an object with a 'name', one of {', '.join(LOSSES)}")
     check_choice(data["name"], LOSSES, f"{where}, name")
-    check_keys(data, (*_TERM_KEYS, *loss_options(data["name"])), where)
-    common = {key: value for key, value in data.items() if key in _TERM_KEYS}
-    options = {key: value for key, value in data.items() if key not in _TERM_KEYS}
-    term = LossTerm(**common, options=options)
+    check_keys(data, ("name", *TERM_KEYS, *loss_options(data["name"])), where)
+    common = {key: data[key] for key in TERM_KEYS if key in data}
+    options = {key: value for key, value in data.items() if key not in ("name", *TERM_KEYS)}
+    term = LossTerm(name=data["name"], **common, options=options)
     check_number(term.weight, f"{where}, weight", at_least=0)
     check_choice(term.schedule, SCHEDULES, f"{where}, schedule")
     check_number(term.until, f"{where}, until", above=0, at_most=1)
@@ -284,4 +284,6 @@ def settings_to_json(settings: KDSettings) -> dict[str, Any]:
     data: dict[str, Any] = write_block(settings)
     for term in data["losses"]:
         term.update(term.pop("options"))
+        if term["until"] == 1:
+            del term["until"]  # the end, which needs no words
     return data

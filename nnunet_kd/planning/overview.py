@@ -35,9 +35,9 @@ def side_by_side(
     columns = {f"teacher {teacher.path.name}": read_model_cost(teacher, patch) for teacher in teachers}
     if not teachers:
         columns[f"network of {base['plans_name']}"] = read_model_cost(
-            _planned(base, configuration, dataset_json), patch
+            planned_model(base, configuration, dataset_json), patch
         )
-    student = read_model_cost(_planned(plans, configuration, dataset_json), patch)
+    student = read_model_cost(planned_model(plans, configuration, dataset_json), patch)
     columns["student"] = student
     lines = [f"patch {'x'.join(map(str, patch))}, batch {plans['configurations'][configuration]['batch_size']}"]
     lines += [f"  {key}: {name}" for key, name in zip(_letters(columns), columns, strict=True)]
@@ -52,7 +52,7 @@ def side_by_side(
     return "\n".join(lines)
 
 
-def _planned(plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]) -> ModelFolder:
+def planned_model(plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]) -> ModelFolder:
     """Describe a model that is planned but not trained yet."""
     return ModelFolder(
         path=Path(plans["plans_name"]),
