@@ -58,12 +58,26 @@ class Run:
 
 
 def all_runs() -> Iterator[Run]:
-    """Yield the runs seed by seed, so that an unfinished benchmark is balanced over the arms."""
+    """Yield the runs seed by seed, so that an unfinished benchmark is balanced over the arms.
+
+    Then one run of every method (the screening), then two more of the best.
+    """
     for seed in range(3):
         for shrink in (8, 4):
             for arm, what in SETTINGS["arms"].items():
                 if seed in what["seeds"][str(shrink)]:
                     yield Run(arm=arm, shrink=shrink, seed=seed)
+    methods = SETTINGS["methods"]
+    for seed, names in ((0, methods["screened"]), (1, methods["best"]), (2, methods["best"])):
+        yield from (Run(arm=name, shrink=methods["shrink"], seed=seed) for name in names)
+
+
+def options_of(arm: str) -> list[str]:
+    """Return what ``nnunet_kd plan`` is told for an arm, or for a method of the screening."""
+    if arm in SETTINGS["methods"]["screened"]:
+        return ["--method", arm]
+    options: list[str] = SETTINGS["arms"].get(arm, {}).get("options", [])
+    return options
 
 
 class Workplace:
@@ -180,7 +194,12 @@ def test_scores(summary: Path) -> dict[str, dict[str, float]]:
 
 def commit() -> str:
     """Return the commit the code stood at."""
-    result = subprocess.run(["git", "-C", str(HERE), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return result.stdout.strip() or "unknown"
 
 
@@ -194,7 +213,7 @@ def record(run: Run, scores: Mapping[str, Any], seconds: float, schedule: Mappin
     RESULTS.mkdir(parents=True, exist_ok=True)
     data = {
         "arm": run.arm, "shrink": run.shrink, "seed": run.seed, "schedule": dict(schedule),
-        "options": SETTINGS["arms"].get(run.arm, {}).get("options", []), "seconds": round(seconds),
+        "options": options_of(run.arm), "seconds": round(seconds),
         "date": datetime.now(timezone.utc).date().isoformat(), "commit": commit(), "hardware": describe(),
         "torch": torch.__version__, "python": platform.python_version(), "dice": scores,
     }  # fmt: skip
@@ -256,7 +275,7 @@ def run_all(options: argparse.Namespace) -> None:
     for number, run in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {run.name}", flush=True)
         schedule = SETTINGS["students"][str(run.shrink)]
-        seconds = place.train(run, SETTINGS["arms"][run.arm]["options"], schedule)
+        seconds = place.train(run, options_of(run.arm), schedule)
         scores = test_scores(place.model_folder(run) / "fold_0" / "validation" / "summary.json")
         record(run, scores, seconds, schedule)
         shutil.rmtree(place.model_folder(run))

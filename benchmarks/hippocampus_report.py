@@ -130,7 +130,7 @@ def _draw_means(axes: Any, runs: Runs) -> None:  # noqa: ANN401  # matplotlib's 
     axes.axhline(teacher, color="black", ls="--", lw=1)
     axes.text(-0.3, teacher + 0.001, "teacher", va="bottom")
     axes.set_ylim(bottom, teacher + 0.01)
-    axes.set_xticks(range(len(columns)), [f"{arm}\n1/{shrink}" for arm, shrink in columns], fontsize=9)
+    axes.set_xticks(range(len(columns)), [f"{arm.replace(" ", chr(10))}\n1/{shrink}" for arm, shrink in columns], fontsize=9)
     axes.set_ylabel("mean Dice, 40 test cases")
     axes.set_title("dots: seeds; bars: 95 % interval over cases", fontsize=10)
 
