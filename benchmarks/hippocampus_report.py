@@ -20,7 +20,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "hippocampus"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 PICTURE = HERE.parent / "docs" / "images" / "hippocampus.png"
-BEGIN, END = "<!-- hippocampus: begin -->", "<!-- hippocampus: end -->"
+METHODS_PICTURE = PICTURE.with_name("hippocampus_methods.png")
+SETTINGS: dict[str, Any] = json.loads((HERE / "hippocampus.json").read_text())
 ARMS = ("alone", "random teacher", "distilled", "distilled, ramp")
 COLOURS = {
     "teacher": "#000000",
@@ -130,9 +131,14 @@ def _draw_means(axes: Any, runs: Runs) -> None:  # noqa: ANN401  # matplotlib's 
     axes.axhline(teacher, color="black", ls="--", lw=1)
     axes.text(-0.3, teacher + 0.001, "teacher", va="bottom")
     axes.set_ylim(bottom, teacher + 0.01)
-    axes.set_xticks(range(len(columns)), [f"{arm.replace(" ", chr(10))}\n1/{shrink}" for arm, shrink in columns], fontsize=9)
+    axes.set_xticks(range(len(columns)), [_stacked(arm, shrink) for arm, shrink in columns], fontsize=9)
     axes.set_ylabel("mean Dice, 40 test cases")
     axes.set_title("dots: seeds; bars: 95 % interval over cases", fontsize=10)
+
+
+def _stacked(arm: str, shrink: int) -> str:
+    words = arm.replace(" ", "\n")
+    return f"{words}\n1/{shrink}"
 
 
 def _draw_differences(axes: Any, runs: Runs) -> None:  # noqa: ANN401
@@ -158,12 +164,74 @@ def _control(runs: Runs, arm: str, shrink: int) -> NDArray[np.float64]:
 
 
 def write() -> None:
-    """Replace the marked part of docs/benchmarks.md."""
+    """Replace the marked parts of docs/benchmarks.md."""
     runs = load()
-    page = PAGE.read_text()
-    head, rest = page.split(BEGIN)
-    _, tail = rest.split(END)
-    body = f"\n{findings(runs)}\n\n{table(runs)}\n\n![hippocampus](images/hippocampus.png)\n"
-    PAGE.write_text(head + BEGIN + body + END + tail)
+    body = f"{findings(runs)}\n\n{table(runs)}\n\n![hippocampus](images/hippocampus.png)"
+    replace_marked("hippocampus", body)
     draw(runs)
     print(body)
+    if methods(runs):
+        body = f"{method_table(runs)}\n\n![methods](images/hippocampus_methods.png)"
+        replace_marked("hippocampus methods", body)
+        draw_methods(runs)
+        print(body)
+
+
+def replace_marked(name: str, body: str) -> None:
+    """Replace what stands between the markers of a name in docs/benchmarks.md."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, rest = PAGE.read_text().split(begin)
+    _, tail = rest.split(end)
+    PAGE.write_text(f"{head}{begin}\n{body}\n{end}{tail}")
+
+
+# ---- the screening of methods ----
+
+
+def methods(runs: Runs) -> list[tuple[str, Any, int]]:
+    """Return the methods that have runs, their difference from the control and their seeds, best first."""
+    shrink = SETTINGS["methods"]["shrink"]
+    found = []
+    for name in ("distilled, ramp", *SETTINGS["methods"]["screened"]):
+        if (name, shrink) in runs:
+            own = average_runs(scores(runs[name, shrink]))
+            difference = paired_difference(own, _control(runs, name, shrink))
+            found.append((name, difference, len(runs[name, shrink])))
+    return sorted(found, key=lambda row: -row[1].value)
+
+
+def method_table(runs: Runs) -> str:
+    """Return the Markdown table of the methods."""
+    shrink = SETTINGS["methods"]["shrink"]
+    lines = [
+        "| method | seeds | mean Dice | against alone, same seeds [95 %] | p | seconds per run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, difference, n_seeds in methods(runs):
+        own = runs[name, shrink]
+        seconds = np.mean([run["seconds"] for run in own])
+        cells = [_shown(name), str(n_seeds), f"{scores(own).mean():.4f}", _interval(difference, signed=True)]
+        lines.append("| " + " | ".join([*cells, f"{difference.p:.3g}", f"{seconds:.0f}"]) + " |")
+    return "\n".join(lines)
+
+
+def _shown(method: str) -> str:
+    return "kd" if method == "distilled, ramp" else method
+
+
+def draw_methods(runs: Runs) -> None:
+    """Draw the paired difference of every method with its interval; filled where there are three seeds."""
+    from matplotlib.figure import Figure
+
+    rows = methods(runs)[::-1]
+    figure = Figure(figsize=(8, 0.34 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for y, (_, difference, n_seeds) in enumerate(rows):
+        error = [[difference.value - difference.low], [difference.high - difference.value]]
+        fill = "#D55E00" if n_seeds > 1 else "white"
+        axes.errorbar(difference.value, y, xerr=error, fmt="D", mfc=fill, color="#D55E00", capsize=3, ms=6)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_yticks(range(len(rows)), [f"{_shown(name)}  ({n})" for name, _, n in rows])
+    axes.set_ylabel("method  (seeds)")
+    axes.set_xlabel("mean Dice against the same student alone, same seeds; 95 % interval over 40 cases")
+    figure.savefig(METHODS_PICTURE, dpi=130)
