@@ -14,6 +14,10 @@ from nnunet_kd.errors import UsageError
 # verb: (module, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "plan": ("nnunet_kd.planning.command", "write the plans of a student and what it learns from its teacher"),
+    "cache_teacher": (
+        "nnunet_kd.distillation.cache_command",
+        "run the teachers once over every case and store what they say",
+    ),
     "release": ("nnunet_kd.deployment.release_command", "pack a student so that stock nnU-Net predicts it"),
     "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),
     "convert": ("nnunet_kd.dataset_conversion.command", "turn a challenge's download into an nnU-Net data set"),

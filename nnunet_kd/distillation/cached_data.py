@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from nnunet_kd.distillation.checkpoints import file_sha256
 from nnunet_kd.distillation.objective import deep_supervision_weights
 from nnunet_kd.distillation.soft_labels import (
     LEVELS,
@@ -27,10 +28,12 @@ from nnunet_kd.distillation.soft_labels import (
     faults,
     open_case,
     other_caches,
+    pinned_folds,
     recipe,
 )
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.kd_block import KDSettings
+from nnunet_kd.planning.model_folder import open_model_folder, read_json
 
 _SHOWN = 5  # cases named in a message
 
@@ -76,7 +79,7 @@ class SoftLabels:
 
 def split(data: Tensor, n_riding: int) -> tuple[Tensor, Tensor]:
     """Take images, ``(B, channels, *spatial)``, and soft labels apart; a cascade's channels belong to the images."""
-    return data[:, :-n_riding], data[:, -n_riding:]
+    return data[:, :-n_riding].contiguous(), data[:, -n_riding:]
 
 
 def probabilities_at(soft: Tensor, sizes: Sequence[Sequence[int]], *, regions: bool) -> list[Tensor | None]:
@@ -292,3 +295,57 @@ def check_soft_labels(soft_labels: SoftLabels, dataset: Any, command: str) -> No
                 f"{len(unusable)} of {len(images)} cases have no usable soft labels in {folder}: {named}{more}; "
                 f"type: {command}, which makes those anew"
             )
+
+
+def soft_labels_for_training(trainer: Any) -> SoftLabels:  # noqa: ANN401  # nnunetv2 has no type hints
+    """Find and check the soft labels of a trainer and make its training loader carry them; no teacher is needed.
+
+    Args:
+        trainer: A :class:`nnunet_kd.distillation.trainer.DistillationTrainer` before its loaders exist.
+
+    Raises:
+        UsageError: If they are not there, not whole, or of a teacher that has changed since.
+    """
+    plans, name, kd = trainer.plans_manager.plans, trainer.configuration_name, trainer.kd
+    command = command_for(plans, name, trainer.fold)
+    _refuse_changed_teachers(kd, trainer.fold)
+    try:
+        soft_labels = soft_labels_for(
+            Path(trainer.preprocessed_dataset_folder_base),
+            kd,
+            trainer.fold,
+            plans=plans,
+            configuration=name,
+            dataset_json=trainer.dataset_json,
+        )
+    except UsageError as error:
+        raise UsageError(f"{error}; type: {command}") from None
+    check_soft_labels(soft_labels, trainer.get_tr_and_val_datasets()[0], command)
+    for temperature, folder in soft_labels.folders.items():
+        members = ", ".join(read_json(folder / MANIFEST)["teachers"])
+        trainer.print_to_log_file(f"Soft labels at T = {temperature:g} of {members}, read from {folder}")
+    trainer.note_contamination(f for source in kd.teachers for f in pinned_folds(source, trainer.fold))
+    route_soft_labels(trainer, soft_labels)
+    return soft_labels
+
+
+def command_for(plans: Mapping[str, Any], configuration: str, fold: int | str) -> str:
+    """Return the command that makes the soft labels of a training."""
+    return f"nnunet_kd cache_teacher -d {plans['dataset_name']} -c {configuration} -p {plans['plans_name']} -f {fold}"
+
+
+def _refuse_changed_teachers(settings: KDSettings, fold: int | str) -> None:
+    """Compare the checkpoints that happen to be here with those that the soft labels were planned from."""
+    for source in settings.teachers:
+        try:
+            folder = open_model_folder(source.model_folder).path
+        except UsageError:
+            continue
+        for member_fold in pinned_folds(source, fold):
+            expected = source.sha256.get(str(member_fold))
+            path = folder / f"fold_{member_fold}" / (source.checkpoint or "")
+            if expected is not None and path.is_file() and file_sha256(path) != expected:
+                raise UsageError(
+                    f"teacher {path} changed since it was planned, so that its soft labels are the old one's; if that "
+                    f"is meant, plan again with: nnunet_kd plan ... --teacher {folder} --overwrite"
+                )

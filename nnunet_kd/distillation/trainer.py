@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_kd.distillation.base_trainer import BaseTrainer
+from nnunet_kd.distillation.cached_data import SoftLabels, soft_labels_for_training, split
 from nnunet_kd.distillation.feature_guidance import FeatureGuidance
 from nnunet_kd.distillation.features import WithFeatures
 from nnunet_kd.distillation.frozen import FrozenOnCPU, compile_is_asked_for
@@ -43,12 +44,14 @@ class DistillationTrainer(BaseTrainer):
     Attributes:
         kd: Settings from the plans, or the default when the plans have no ``kd`` block.
         teachers: The ensemble, from the start of training on; ``None`` for a control.
+        soft_labels: What stands for the ensemble where its outputs are cached.
         features: Taps and adapters, from the start of training on, if a loss compares features.
         objective: What is minimised.
     """
 
     kd: KDSettings
     teachers: TeacherEnsemble | None = None
+    soft_labels: SoftLabels | None = None
     features: FeatureGuidance | None = None
     objective: Objective
     _adapter_optimizer: torch.optim.Optimizer | None = None
@@ -129,7 +132,11 @@ class DistillationTrainer(BaseTrainer):
             self.initialize()
         self._check_previous_stage()
         if self.kd.uses_teachers and self.current_epoch < self.num_epochs:
-            self.teachers = self._load_teachers()
+            if self.kd.teacher_outputs == "cached":
+                self.soft_labels = soft_labels_for_training(self)
+                self._hashes = {source.model_folder: dict(source.sha256) for source in self.kd.teachers}
+            else:
+                self.teachers = self._load_teachers()
         elif not self.kd.uses_teachers:
             self.print_to_log_file("No distillation loss: this run is a control (or a teacher to be)")
         super().on_train_start()
@@ -160,24 +167,26 @@ class DistillationTrainer(BaseTrainer):
             )
             if member.sha256 is not None:
                 self._hashes[member.source][str(member.fold)] = member.sha256
-        if self.fold != "all" and any(member.fold != self.fold for member in members):
-            self.print_to_log_file(
-                f"NOTE: the teachers saw validation cases of fold {self.fold} in their training, so that the "
-                "validation scores of this student are contaminated; judge it on cases that no member saw"
-            )
+        self.note_contamination(member.fold for member in members)
         if feature_losses(self.kd):
             self.features = self._feature_guidance(members)
             members = [replace(member, taps=self.features.teacher_names(member.source)) for member in members]
         members = [replace(member, network=self._compiled(member.network, member.taps)) for member in members]
         return TeacherEnsemble(members, regions=self.label_manager.has_regions)
 
+    def note_contamination(self, folds: Iterable[int | str]) -> None:
+        """Log that teachers of other folds than the student's saw its validation cases."""
+        if self.fold != "all" and any(fold != self.fold for fold in folds):
+            self.print_to_log_file(
+                f"NOTE: the teachers saw validation cases of fold {self.fold} in their training, so that the "
+                "validation scores of this student are contaminated; judge it on cases that no member saw"
+            )
+
     def _feature_guidance(self, members: Sequence[Member]) -> FeatureGuidance:
         shape = (self.batch_size, self.num_input_channels, *self.configuration_manager.patch_size)
         first = {member.source: member.network for member in reversed(members)}
         seed = ADAPTER_SEED + (self.kd.seed or 0)
-        features = FeatureGuidance(
-            feature_losses(self.kd), self.network, first, shape, device=self.device, seed=seed
-        )
+        features = FeatureGuidance(feature_losses(self.kd), self.network, first, shape, device=self.device, seed=seed)
         for comparison in features.comparisons:
             pairs = ", ".join(f"{ours.name} - {theirs.name}" for ours, theirs in comparison.pairs)
             self.print_to_log_file(f"{comparison.term}: student - teacher modules: {pairs}")
@@ -223,7 +232,9 @@ class DistillationTrainer(BaseTrainer):
         Returns:
             ``loss``, the minimised sum, and its unweighted parts under ``kd_...``.
         """
-        data = batch["data"].to(self.device, non_blocking=True)
+        data, soft = batch["data"].to(self.device, non_blocking=True), None
+        if self.soft_labels is not None:
+            data, soft = split(data, self.soft_labels.n_riding)
         labels = to_device(batch["target"], self.device)
         for optimizer, _ in ((self.optimizer, None), *self.further_optimizers()):
             optimizer.zero_grad(set_to_none=True)
@@ -231,9 +242,9 @@ class DistillationTrainer(BaseTrainer):
         with self.autocast():
             output = self.network(data)
             outputs = list(output) if isinstance(output, list | tuple) else [output]
-            guidance = self._guidance(data, outputs, progress)
+            guidance = self._guidance(data, soft, outputs, progress)
         references = self._references(labels, outputs[0].shape[1])
-        if self.teachers is not None and self._n_steps == 0:
+        if guidance.targets and self._n_steps == 0:
             self._report_teachers(guidance.targets, references[0])
         features = None if self.features is None else self.features(guidance.maps)
         total, parts = self.objective(
@@ -252,13 +263,16 @@ class DistillationTrainer(BaseTrainer):
             **missing,
         }
 
-    def _guidance(self, data: Tensor, outputs: Sequence[Tensor], progress: float) -> Guidance:
+    def _guidance(self, data: Tensor, soft: Tensor | None, outputs: Sequence[Tensor], progress: float) -> Guidance:
+        sizes = [output.shape[2:] for output in outputs]
+        if self.objective.needs_teachers(progress) and self.soft_labels is not None and soft is not None:
+            return Guidance(targets=self.soft_labels.targets(soft, sizes), maps=[])
         if self.teachers is None or not self.objective.needs_teachers(progress):
             return Guidance(targets={}, maps=[])
         temperatures = self.objective.temperatures(progress)
         if self._n_steps == 0:
             temperatures = temperatures or (1.0,)  # for the report on the first batch
-        return self.teachers.guide(data, [output.shape[2:] for output in outputs], temperatures)
+        return self.teachers.guide(data, sizes, temperatures)
 
     def _references(self, labels: Tensor | list[Tensor], n_channels: int) -> list[Reference]:
         """Return the labels per scale as the distillation terms take them."""
