@@ -2,24 +2,78 @@
 
 from dataclasses import fields
 
+from nnunet_kd.losses.attention import AttentionTransfer, attention_map, attention_transfer
+from nnunet_kd.losses.channels import CWD, cwd
 from nnunet_kd.losses.contract import FeatureLoss, OutputLoss
-from nnunet_kd.losses.logits import LogitsKL, log_probabilities, logits_kl
+from nnunet_kd.losses.correlation import DIST, dist
+from nnunet_kd.losses.decoupled import DKD, dkd
+from nnunet_kd.losses.hints import MGD, FitNet, MaskedGenerator, feature_error
+from nnunet_kd.losses.logits import LogitsKL, LogitsMSE, log_probabilities, logits_kl, logits_mse
 from nnunet_kd.losses.reference import Reference
+from nnunet_kd.losses.regions import SoftDice, soft_dice
+from nnunet_kd.losses.relations import (
+    IFVD,
+    PairwiseAffinity,
+    RegionAffinity,
+    ifvd,
+    pairwise_affinity,
+    region_affinity,
+    segments,
+)
+from nnunet_kd.losses.wavelets import WaveletDetail, wavelet_detail
 
 # the names that a kd block may use
 LOSSES: dict[str, type[OutputLoss] | type[FeatureLoss]] = {
     "logits_kl": LogitsKL,
+    "logits_mse": LogitsMSE,
+    "soft_dice": SoftDice,
+    "dkd": DKD,
+    "dist": DIST,
+    "attention_transfer": AttentionTransfer,
+    "fitnet": FitNet,
+    "cwd": CWD,
+    "ifvd": IFVD,
+    "region_affinity": RegionAffinity,
+    "pairwise_affinity": PairwiseAffinity,
+    "mgd": MGD,
+    "wavelet_detail": WaveletDetail,
 }
 
 __all__ = [
+    "CWD",
+    "DIST",
+    "DKD",
+    "IFVD",
     "LOSSES",
+    "MGD",
+    "AttentionTransfer",
     "FeatureLoss",
+    "FitNet",
     "LogitsKL",
+    "LogitsMSE",
+    "MaskedGenerator",
     "OutputLoss",
+    "PairwiseAffinity",
     "Reference",
+    "RegionAffinity",
+    "SoftDice",
+    "WaveletDetail",
+    "attention_map",
+    "attention_transfer",
+    "cwd",
+    "dist",
+    "dkd",
+    "feature_error",
+    "ifvd",
     "log_probabilities",
     "logits_kl",
+    "logits_mse",
     "loss_options",
+    "pairwise_affinity",
+    "region_affinity",
+    "segments",
+    "soft_dice",
+    "wavelet_detail",
 ]
 
 

@@ -13,17 +13,26 @@ from nnunet_kd.losses.weighting import WEIGHTINGS, voxel_weights
 AUTO = "auto"
 
 
-def check_number(name: str, value: object, *, above: float = -math.inf, at_most: float = math.inf) -> None:
-    """Refuse a setting that is no finite number in ``(above, at_most]``.
+def check_number(
+    name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf
+) -> None:
+    """Refuse a setting that is no finite number in its range.
+
+    Args:
+        name: The setting's name.
+        value: Its value.
+        above: Bound that is not allowed itself.
+        at_least: Lowest value allowed.
+        at_most: Highest value allowed.
 
     Raises:
         ValueError: Names setting, range and value.
     """
     fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (fits and above < value <= at_most):  # type: ignore[operator]  # a number by now
-        below = "" if at_most == math.inf else f" and at most {at_most:g}"
-        over = "" if above == -math.inf else f" > {above:g}"
-        raise ValueError(f"{name}: expected a number{over}{below}, got {value!r}")
+    if not (fits and above < value and at_least <= value <= at_most):  # type: ignore[operator]  # a number by now
+        bounds = ((" >", above), (" >=", at_least), (" and at most", at_most))
+        text = "".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        raise ValueError(f"{name}: expected a number{text}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> None:
