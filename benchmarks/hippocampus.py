@@ -4,7 +4,7 @@ Every arm is trained by KDTrainer with the same schedule, the same seeds and so 
 differs is the teacher. Each finished run is one JSON in ``results/hippocampus/``; runs that have one are
 not repeated, so the script can be stopped and started again.
 
-    python benchmarks/hippocampus.py run --data Task04_Hippocampus --teachers FOLDER
+    python benchmarks/hippocampus.py run --data Task04_Hippocampus --teachers FOLDER [FOLDER FOLDER]
     python benchmarks/hippocampus.py report
 """
 
@@ -80,6 +80,11 @@ def options_of(arm: str) -> list[str]:
     return options
 
 
+def n_teachers(arm: str) -> int:
+    """Return how many teachers an arm learns from."""
+    return int(SETTINGS["arms"].get(arm, {}).get("teachers", 1))
+
+
 class Workplace:
     """nnU-Net's folders for the benchmark, and the commands that run in them."""
 
@@ -88,6 +93,7 @@ class Workplace:
         self.dataset = "Dataset004_Hippocampus"
         self.preprocessed = folder / "preprocessed" / self.dataset
         self.teacher = folder / "results" / self.dataset / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+        self.teachers = [self.teacher, *sorted((folder / "teachers").glob("*/nnUNetTrainer__*"))]
 
     def environment(self, augmentation_workers: int = 0) -> dict[str, str]:
         """0 augmentation workers make a seed exact: every arm then sees the same batches."""
@@ -139,12 +145,17 @@ class Workplace:
         split = {"train": [case for case in cases if case not in test], "val": test}
         (self.preprocessed / "splits_final.json").write_text(json.dumps([split]))
 
-    def provide_teacher(self, teachers: Path | None) -> None:
-        """Copy a given teacher, or train one by the same recipe as the students."""
+    def provide_teachers(self, teachers: Sequence[Path]) -> None:
+        """Copy given teachers, or train one by the same recipe as the students."""
+        targets = [
+            self.teacher,
+            *(self.folder / "teachers" / str(i) / self.teacher.name for i in range(1, len(teachers))),
+        ]
+        for source, target in zip(teachers, targets, strict=False):
+            if not (target / "fold_0" / "checkpoint_final.pth").is_file():
+                shutil.copytree(source, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        self.teachers = targets
         if (self.teacher / "fold_0" / "checkpoint_final.pth").is_file():
-            return
-        if teachers is not None:
-            shutil.copytree(teachers, self.teacher, copy_function=shutil.copyfile, dirs_exist_ok=True)
             return
         run = Run(arm="teacher", shrink=1, seed=0)
         schedule = SETTINGS["teacher"]
@@ -171,9 +182,21 @@ class Workplace:
         plan += ["--epochs", str(schedule["epochs"]), "--iterations", str(SETTINGS["iterations_per_epoch"])]
         plan += ["--val-iterations", str(SETTINGS["val_iterations_per_epoch"])]
         plan += ["--optimizer", SETTINGS["optimizer"], "--lr", str(schedule["lr"])]
-        plan += ["--teacher", str(self.teacher)] if with_teacher else []
+        for teacher in self.teachers[: n_teachers(run.arm)] if with_teacher else ():
+            plan += ["--teacher", str(teacher)]
         log = self.folder / "logs" / f"{run.name}.log"
         self.call([*plan, *options], log.with_suffix(".plan.log"))
+        if "cached" in options:  # made for the first seed, found by the others; not part of the run's seconds
+            cache = [
+                "-m",
+                "nnunet_kd",
+                "cache_teacher",
+                "-d",
+                str(SETTINGS["dataset"]),
+                "-c",
+                SETTINGS["configuration"],
+            ]
+            self.call([*cache, "-p", run.plans, "-f", "0", "-np", "0"], log.with_suffix(".cache.log"))
         start = time.monotonic()
         arguments = [str(SETTINGS["dataset"]), SETTINGS["configuration"], run.plans, str(SETTINGS["threads"])]
         self.call(["-c", _TRAIN, *arguments], log)
@@ -269,9 +292,9 @@ def run_all(options: argparse.Namespace) -> None:
     place = Workplace(options.work.resolve(), options.data.resolve())
     place.folder.mkdir(parents=True, exist_ok=True)
     place.prepare()
-    place.provide_teacher(None if options.train_teachers else options.teachers)
+    place.provide_teachers([] if options.train_teachers else options.teachers)
     predict_teacher(place)
-    waiting = [run for run in all_runs() if not run.result.is_file()]
+    waiting = [run for run in all_runs() if not run.result.is_file() and n_teachers(run.arm) <= len(place.teachers)]
     for number, run in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {run.name}", flush=True)
         schedule = SETTINGS["students"][str(run.shrink)]
@@ -289,7 +312,13 @@ def main() -> None:
     run.add_argument(
         "--data", type=Path, required=True, help="Task04_Hippocampus in the Decathlon layout, with test_cases.txt"
     )
-    run.add_argument("--teachers", type=Path, help="nnU-Net model folder of a teacher that saw none of the test cases")
+    run.add_argument(
+        "--teachers",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="nnU-Net model folders of teachers that saw none of the test cases; arms with more teachers are left out",
+    )
     run.add_argument("--train-teachers", action="store_true", help="train the teacher here")
     run.add_argument("--work", type=Path, default=HERE / "work" / "hippocampus", help="scratch folder")
     run.set_defaults(function=run_all)

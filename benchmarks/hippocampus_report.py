@@ -22,13 +22,15 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 PICTURE = HERE.parent / "docs" / "images" / "hippocampus.png"
 METHODS_PICTURE = PICTURE.with_name("hippocampus_methods.png")
 SETTINGS: dict[str, Any] = json.loads((HERE / "hippocampus.json").read_text())
-ARMS = ("alone", "random teacher", "distilled", "distilled, ramp")
+ARMS = ("alone", "random teacher", "distilled", "distilled, ramp", "cached", "cached, three teachers")
 COLOURS = {
     "teacher": "#000000",
     "alone": "#0072B2",
     "random teacher": "#999999",
     "distilled": "#D55E00",
     "distilled, ramp": "#CC79A7",
+    "cached": "#009E73",
+    "cached, three teachers": "#56B4E9",
 }
 
 Scores = NDArray[np.float64]  # (runs, cases)
