@@ -87,15 +87,19 @@ class FeatureGuidance:
         names = [t.name for comparison in self.comparisons if comparison.teacher == folder for _, t in comparison.pairs]
         return tuple(dict.fromkeys(names))
 
-    def __call__(self, teachers: Sequence[tuple[str, float, Mapping[str, Tensor]]]) -> dict[str, list[FeaturePair]]:
+    def __call__(
+        self, teachers: Sequence[tuple[str, float, Mapping[str, Tensor]]], terms: Sequence[str]
+    ) -> dict[str, list[FeaturePair]]:
         """Return what each term compares after a forward pass of student and teachers.
 
         Args:
             teachers: Per member its model folder, its share in the mean over members, and its maps by name.
+            terms: The terms that count now; the others are left out.
         """
         maps = self.taps.take()
-        pairs: dict[str, list[FeaturePair]] = {comparison.term: [] for comparison in self.comparisons}
-        for comparison in self.comparisons:
+        compared = [comparison for comparison in self.comparisons if comparison.term in terms]
+        pairs: dict[str, list[FeaturePair]] = {comparison.term: [] for comparison in compared}
+        for comparison in compared:
             for folder, share, theirs in teachers:
                 if folder == comparison.teacher:
                     pairs[comparison.term] += self._compared(comparison, maps, theirs, share)

@@ -126,9 +126,9 @@ class Objective:
         active = [term.loss for term in self.terms if term.is_active(progress)]
         return tuple(sorted({loss.temperature for loss in active if isinstance(loss, OutputLoss)}))
 
-    def needs_teachers(self, progress: float) -> bool:
-        """Tell whether any term counts at this share of the training."""
-        return any(term.is_active(progress) for term in self.terms)
+    def active(self, progress: float) -> list[str]:
+        """Return the names of the terms that count at this share of the training."""
+        return [term.name for term in self.terms if term.is_active(progress)]
 
     def __call__(
         self,

@@ -246,7 +246,7 @@ class DistillationTrainer(BaseTrainer):
         references = self._references(labels, outputs[0].shape[1])
         if guidance.targets and self._n_steps == 0:
             self._report_teachers(guidance.targets, references[0])
-        features = None if self.features is None else self.features(guidance.maps)
+        features = None if self.features is None else self.features(guidance.maps, self.objective.active(progress))
         total, parts = self.objective(
             outputs, labels, guidance.targets, references=references, features=features, progress=progress
         )
@@ -265,9 +265,9 @@ class DistillationTrainer(BaseTrainer):
 
     def _guidance(self, data: Tensor, soft: Tensor | None, outputs: Sequence[Tensor], progress: float) -> Guidance:
         sizes = [output.shape[2:] for output in outputs]
-        if self.objective.needs_teachers(progress) and self.soft_labels is not None and soft is not None:
+        if self.objective.active(progress) and self.soft_labels is not None and soft is not None:
             return Guidance(targets=self.soft_labels.targets(soft, sizes), maps=[])
-        if self.teachers is None or not self.objective.needs_teachers(progress):
+        if self.teachers is None or not self.objective.active(progress):
             return Guidance(targets={}, maps=[])
         temperatures = self.objective.temperatures(progress)
         if self._n_steps == 0:

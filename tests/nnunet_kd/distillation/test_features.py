@@ -233,7 +233,9 @@ def test_terms_compare_every_member_through_shared_adapters() -> None:
     data = torch.randn(1, 1, 16, 16)
     student(data)
     maps = dict(zip(guidance.teacher_names("T"), tapped(data)[1], strict=True))
-    pairs = guidance([("T", 0.25, maps), ("T", 0.75, maps)])["hint"]
+    assert guidance([("T", 1.0, maps)], []) == {}  # its time is over
+    student(data)
+    pairs = guidance([("T", 0.25, maps), ("T", 0.75, maps)], ["hint"])["hint"]
     assert len(pairs) == 8
     assert sum(share for _, _, share in pairs) == pytest.approx(1)
     sum(share * Hint()(s, t, None) for s, t, share in pairs).backward()
