@@ -61,10 +61,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For whatever cannot be cached, before anything is written; for failed cases at the end.
     """
-    from nnunet_kd.planning.command import _dataset_folder
+    from nnunet_kd.planning.command import find_dataset_folder
 
     caches = prepare(
-        _dataset_folder(options.d),
+        find_dataset_folder(options.d),
         options.c,
         options.p,
         folds=options.folds,
@@ -145,7 +145,7 @@ def prepare(
     _check_wanted(job)
     folders = [open_model_folder(source.model_folder) for source in settings.teachers]
     for folder in folders:
-        check_teacher(folder, job.plans, configuration, job.dataset_json)
+        check_teacher(folder, job.plans, configuration, job.dataset_json, cached=True)
     record_hashes(job, folders)
     shared = is_shared(settings)
     paths = tuple(folder.path for folder in folders)

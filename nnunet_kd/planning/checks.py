@@ -44,6 +44,24 @@ def check_preprocessing(teacher: ModelFolder, plans: Mapping[str, Any], configur
     Raises:
         UsageError: Names the setting, the teacher's value and the student's.
     """
+    for what, (theirs, ours) in preprocessing_differences(teacher, plans, configuration).items():
+        raise UsageError(
+            f"teacher {teacher.path.name}: {what} is {theirs}, the student's is {ours}; "
+            "plan the student from this teacher's own plans (give it as the first --teacher) or with "
+            "--teacher-outputs cached"
+        )
+
+
+def preprocessing_differences(
+    teacher: ModelFolder, plans: Mapping[str, Any], configuration: str
+) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between the images of a teacher and of a student: setting to both values.
+
+    Args:
+        teacher: The teacher's model folder.
+        plans: The student's plans.
+        configuration: The student's configuration.
+    """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     theirs = PlansManager(teacher.plans).get_configuration(teacher.configuration)
@@ -59,12 +77,7 @@ def check_preprocessing(teacher: ModelFolder, plans: Mapping[str, Any], configur
     if "CTNormalization" in ours.normalization_schemes:
         key = "foreground_intensity_properties_per_channel"
         pairs["CT intensity statistics"] = (_rounded(teacher.plans[key]), _rounded(plans[key]))
-    for what, (their_value, our_value) in pairs.items():
-        if their_value != our_value:
-            raise UsageError(
-                f"teacher {teacher.path.name}: {what} is {their_value}, the student's is {our_value}; "
-                "plan the student from this teacher's own plans (give it as the first --teacher)"
-            )
+    return {what: values for what, values in pairs.items() if values[0] != values[1]}
 
 
 def _rounded(statistics: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,10 +135,31 @@ def network_strides(plans: Mapping[str, Any], configuration: str) -> list[list[i
     return [[s] * n_axes if isinstance(s, int) else [int(v) for v in s] for s in strides]
 
 
+def suits_patch(teacher: ModelFolder, patch: Sequence[int]) -> bool:
+    """Return whether a teacher could process a patch: its number of axes, and multiples of its strides."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    own = PlansManager(teacher.plans).get_configuration(teacher.configuration).patch_size
+    strides = network_strides(teacher.plans, teacher.configuration)
+    return len(own) == len(patch) and (strides is None or common_patch(patch, [strides]) == list(patch))
+
+
 def check_teacher(
-    teacher: ModelFolder, plans: Mapping[str, Any], configuration: str, dataset_json: Mapping[str, Any]
+    teacher: ModelFolder,
+    plans: Mapping[str, Any],
+    configuration: str,
+    dataset_json: Mapping[str, Any],
+    *,
+    cached: bool = False,
 ) -> None:
     """Run every check of a teacher against a planned student.
+
+    Args:
+        teacher: The teacher's model folder.
+        plans: The student's plans.
+        configuration: The student's configuration.
+        dataset_json: Of the data set.
+        cached: Whether its outputs are cached: then it has its own patch, and images preprocessed its own way.
 
     Raises:
         UsageError: At the first difference.
@@ -137,5 +171,13 @@ def check_teacher(
         raise UsageError(
             f"{teacher.path / 'plans.json'} lacks configuration '{teacher.configuration}'; copy the folder again"
         )
+    if cached:
+        cascade = preprocessing_differences(teacher, plans, configuration).get("cascade")
+        if cascade is not None:
+            raise UsageError(
+                f"teacher {teacher.path.name} is {'' if cascade[0] else 'not '}the second stage of a cascade, the "
+                f"student is {'' if cascade[1] else 'not '}one; give a teacher of the same kind"
+            )
+        return
     check_preprocessing(teacher, plans, configuration)
     check_patch(teacher, PlansManager(dict(plans)).get_configuration(configuration).patch_size)

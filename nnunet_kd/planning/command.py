@@ -11,8 +11,10 @@ from nnunet_kd.planning.json_blocks import check_choice
 from nnunet_kd.planning.kd_block import (
     OPTIMIZERS,
     PRECISIONS,
+    TEACHER_OUTPUTS,
     TERM_KEYS,
     Budget,
+    CacheSettings,
     KDSettings,
     LossTerm,
     TeacherSource,
@@ -101,10 +103,19 @@ def _add_teacher_arguments(group: Any) -> None:  # noqa: ANN401  # argparse's gr
         help="losses instead of a preset, e.g. logits_kl:weight=1,temperature=4,schedule=warmup",
     )
     group.add_argument(
+        "--teacher-outputs",
+        choices=list(TEACHER_OUTPUTS),
+        default="online",
+        help="online: the teachers run on every batch (default); cached: 'nnunet_kd cache_teacher' runs them once over "
+        "every case, also teachers of another configuration or preprocessing",
+    )
+    group.add_argument(
+        "--no-mirroring", action="store_true", help="cache the teachers' outputs without averaging mirrored ones"
+    )
+    group.add_argument(
         "--from-plans",
-        default="nnUNetPlans",
         metavar="PLANS",
-        help="where a control without a teacher starts from (default: %(default)s)",
+        help="where the student starts from (default: the first teacher's plans; nnUNetPlans for a control)",
     )
 
 
@@ -143,10 +154,11 @@ def run(options: argparse.Namespace) -> None:
         UsageError: For whatever cannot be planned; nothing is written then.
     """
     from nnunet_kd.planning import planner
+    from nnunet_kd.planning.checks import suits_patch
     from nnunet_kd.planning.overview import next_commands, planned_model, side_by_side
     from nnunet_kd.planning.taps import check_pairs, tap_tables
 
-    preprocessed = _dataset_folder(options.d)
+    preprocessed = find_dataset_folder(options.d)
     dataset_json = read_json(preprocessed / "dataset.json")
     teachers = [open_model_folder(folder) for folder in options.teacher]
     for teacher in teachers:
@@ -163,7 +175,7 @@ def run(options: argparse.Namespace) -> None:
         depth=options.depth,
         plans_name=plans_name,
     )
-    base = teachers[0].plans if teachers else _base_plans(preprocessed, options.from_plans)
+    base = _base_plans(preprocessed, options.from_plans) if options.from_plans or not teachers else teachers[0].plans
     existing = planner.check_existing(preprocessed / f"{plans_name}.json", request, overwrite=options.overwrite)
     plans = planner.student_plans(
         base, request, settings, dataset_name=preprocessed.name, teachers=teachers, existing=existing
@@ -175,14 +187,19 @@ def run(options: argparse.Namespace) -> None:
         print(tap_tables(student, teachers, patch))
         return
     check_pairs(student, teachers, patch, settings)
-    print(side_by_side(plans, base, options.c, dataset_json, teachers))
+    print(side_by_side(plans, base, options.c, dataset_json, [t for t in teachers if suits_patch(t, patch)]))
     path = planner.write_plans(plans, preprocessed)
     print(
         f"\nwrote {path}\n\nnext:\n" + "\n".join(f"  {line}" for line in next_commands(plans, options.c, preprocessed))
     )
 
 
-def _dataset_folder(text: str) -> Path:
+def find_dataset_folder(text: str) -> Path:
+    """Return a data set's folder in ``nnUNet_preprocessed``, by number or name.
+
+    Raises:
+        UsageError: If there is none, or more than one.
+    """
     preprocessed = nnunet_folder("nnUNet_preprocessed")
     pattern = f"Dataset{int(text):03d}_*" if text.isdecimal() else text
     found = sorted(folder for folder in preprocessed.glob(pattern) if folder.is_dir())
@@ -196,10 +213,10 @@ def _dataset_folder(text: str) -> Path:
 
 
 def _check_teacher_options(teacher: ModelFolder, options: argparse.Namespace) -> None:
-    if teacher.configuration != options.c:
+    if teacher.configuration != options.c and options.teacher_outputs != "cached":
         raise UsageError(
             f"--teacher: {teacher.path.name} is a {teacher.configuration} model, the student's configuration is "
-            f"{options.c}; give a {options.c} teacher or type -c {teacher.configuration}"
+            f"{options.c}; give a {options.c} teacher, type -c {teacher.configuration} or --teacher-outputs cached"
         )
     if not options.random_teacher and options.folds != ["same"]:
         for fold in teacher.folds if options.folds == ["all"] else options.folds:
@@ -237,6 +254,8 @@ def _settings(options: argparse.Namespace, method: str, teachers: Sequence[Model
         seed=options.seed,
         teachers=tuple(sources),
         losses=losses,
+        teacher_outputs=options.teacher_outputs,
+        cache=CacheSettings(mirroring=not options.no_mirroring),
         budget=Budget(
             num_epochs=options.epochs,
             num_iterations_per_epoch=options.iterations,
@@ -302,7 +321,8 @@ def _split_outside_brackets(text: str) -> list[str]:
     return parts
 
 
-def _base_plans(preprocessed: Path, plans_name: str) -> dict[str, Any]:
+def _base_plans(preprocessed: Path, plans_name: str | None) -> dict[str, Any]:
+    plans_name = plans_name or "nnUNetPlans"
     path = preprocessed / f"{plans_name}.json"
     if not path.is_file():
         found = sorted(file.stem for file in preprocessed.glob("*Plans.json"))

@@ -97,6 +97,8 @@ def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Pa
         commands.append(
             f"nnUNetv2_train {dataset} {previous} FOLD -tr KDTrainer -p {name}   # every fold, before the next line"
         )
+    if plans["kd"]["configurations"][configuration].get("teacher_outputs") == "cached":
+        commands.append(f"nnunet_kd cache_teacher -d {dataset} -c {configuration} -p {name} -f FOLD")
     commands.append(f"nnUNetv2_train {dataset} {configuration} FOLD -tr KDTrainer -p {name}")
     commands.append(
         f"nnUNetv2_predict -d {dataset} -c {configuration} -f FOLD -tr KDTrainer -p {name} -i INPUT -o OUTPUT"

@@ -77,7 +77,7 @@ def student_plans(
         request: The student.
         settings: Its kd block.
         dataset_name: The student's data set, ``DatasetXXX_Name``.
-        teachers: Model folders whose strides the patch must suit.
+        teachers: Model folders whose strides the patch must suit, if they run online.
         existing: Plans to which the configuration is added.
 
     Raises:
@@ -98,7 +98,8 @@ def student_plans(
         configuration["data_identifier"] = f"{request.plans_name}_{name}"
     plans = deepcopy(dict(existing)) if existing is not None else _without_kd(base, request.plans_name, dataset_name)
     plans["configurations"][name] = configuration
-    strides = [network_strides(plans, name), *(network_strides(t.plans, t.configuration) for t in teachers)]
+    online = teachers if settings.teacher_outputs == "online" else ()
+    strides = [network_strides(plans, name), *(network_strides(t.plans, t.configuration) for t in online)]
     configuration["patch_size"] = common_patch(configuration["patch_size"], [s for s in strides if s is not None])
     plans.setdefault("kd", {"version": VERSION, "configurations": {}})
     plans["kd"]["configurations"][name] = settings_to_json(settings)
@@ -149,8 +150,9 @@ def check_students_teachers(
     Raises:
         UsageError: At the first difference.
     """
+    cached = plans["kd"]["configurations"][request.configuration]["teacher_outputs"] == "cached"
     for teacher in teachers:
-        check_teacher(teacher, plans, request.configuration, dataset_json)
+        check_teacher(teacher, plans, request.configuration, dataset_json, cached=cached)
 
 
 def write_plans(plans: Mapping[str, Any], preprocessed: Path) -> Path:
