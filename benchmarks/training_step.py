@@ -59,8 +59,8 @@ def plan(name: str, shrink: int, *options: str) -> None:
         raise SystemExit("planning failed")
 
 
-def trainer(name: str, plans: str) -> Any:  # noqa: ANN401  # nnU-Net's classes have no types
-    """Build a trainer and bring it to its first step, without data loaders."""
+def trainer(name: str, plans: str, *, online: bool = True) -> Any:  # noqa: ANN401  # nnU-Net's classes have no types
+    """Build a trainer and bring it to its first step, without data loaders; ``online`` loads its teachers."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -68,7 +68,7 @@ def trainer(name: str, plans: str) -> Any:  # noqa: ANN401  # nnU-Net's classes 
     built.initialize()
     built.set_deep_supervision_enabled(True)
     built.network.train()
-    if name == "KDTrainer" and built.kd.uses_teachers:
+    if name == "KDTrainer" and built.kd.uses_teachers and online:
         built.teachers = built._load_teachers()
     return built
 
