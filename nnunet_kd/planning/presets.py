@@ -29,7 +29,7 @@ def _term(name: str, weight: float = 1.0, schedule: str = "constant", **options:
 _KD = _term("logits_kl", schedule="ramp", temperature=2.0)
 
 # The other weights bring a term's gradient to about that of nnU-Net's own loss early in training (hippocampus,
-# a student of 1/8 of the features): docs/reference/losses.md has the ratios.
+# a student of 1/8 of the features): docs/reference/losses.md has the measured ratios.
 PRESETS: Mapping[str, Preset] = {
     "kd": Preset(
         summary="the teacher's softened probabilities at every output (Hinton et al. 2015), T = 2, weight rising to 1",
