@@ -146,11 +146,32 @@ def prepare(
     folders = [open_model_folder(source.model_folder) for source in settings.teachers]
     for folder in folders:
         check_teacher(folder, job.plans, configuration, job.dataset_json, cached=True)
+    raw = _raw_folder(job, folders)
     record_hashes(job, folders)
     shared = is_shared(settings)
     paths = tuple(folder.path for folder in folders)
     wanted: list[int | str] = [0] if shared else _folds(folds, settings.teachers, folders)
-    return [_cache(replace(job, fold=fold, teachers=paths), shared=shared) for fold in wanted]
+    return [_cache(replace(job, fold=fold, teachers=paths, raw=raw), shared=shared) for fold in wanted]
+
+
+def _raw_folder(job: "CacheJob", teachers: Sequence["ModelFolder"]) -> Path | None:
+    """Return the raw data set if a teacher preprocesses images in its own way, after looking for every case."""
+    from nnunet_kd.distillation.raw_images import raw_files
+    from nnunet_kd.planning.checks import preprocessing_differences
+    from nnunet_kd.planning.model_folder import nnunet_folder
+
+    differing = {t.path.name: preprocessing_differences(t, job.plans, job.configuration) for t in teachers}
+    for name, found in differing.items():
+        if found:
+            print(f"teacher {name} predicts the raw images preprocessed its own way ({', '.join(found)} differ)")
+    if not any(differing.values()):
+        return None
+    raw = nnunet_folder("nnUNet_raw") / job.dataset_folder.name
+    files = raw_files(raw)
+    missing = [case for case in all_cases(job) if case not in files]
+    if missing:
+        raise UsageError(f"expected raw images of every preprocessed case in {raw}, found none of {missing[0]}")
+    return raw
 
 
 def _check_wanted(job: "CacheJob") -> None:

@@ -70,7 +70,7 @@ class SoftLabels:
             riding: Channels that rode with the images, ``(B, n_riding, *spatial)`` in [0, 1].
             sizes: Spatial size of each of the student's outputs, finest first.
         """
-        parts = riding.split(self.n_channels, dim=1)
+        parts = torch.split(riding, self.n_channels, dim=1)
         return {
             temperature: probabilities_at(part, sizes, regions=self.regions)
             for temperature, part in zip(self.folders, parts, strict=True)

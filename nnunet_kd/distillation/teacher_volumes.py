@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from nnunet_kd.distillation.cached_data import SoftLabels, image_facts, soft_labels_for
 from nnunet_kd.distillation.checkpoints import load_checkpoint_safely
+from nnunet_kd.distillation.raw_images import check_crop, onto_grid, permutation, preprocess_for, raw_files
 from nnunet_kd.distillation.soft_labels import pinned_folds, quantise, write_case
 from nnunet_kd.distillation.teachers import Member, TeacherEnsemble, load_members
 from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.checks import preprocessing_differences
 from nnunet_kd.planning.kd_block import KDSettings, TeacherSource, read_settings
 from nnunet_kd.planning.model_folder import ModelFolder, open_model_folder, read_json
 
@@ -35,6 +37,7 @@ class CacheJob:
         teachers: Absolute model folders, in the order of the kd block.
         device: Where the teachers run, e.g. ``cuda``.
         previous_stage: The folder with the previous stage's segmentations, for cascades.
+        raw: ``nnUNet_raw/DATASET``, read for teachers of another preprocessing only.
         made: When, so that no worker takes it for an earlier job whose teachers it still holds.
     """
 
@@ -45,6 +48,7 @@ class CacheJob:
     teachers: tuple[Path, ...]
     device: str = "cpu"
     previous_stage: str | None = None
+    raw: Path | None = None
     made: float = 0.0
 
     @cached_property
@@ -72,7 +76,8 @@ class CacheJob:
         """The folder of the student's preprocessed images."""
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        return self.dataset_folder / PlansManager(self.plans).get_configuration(self.configuration).data_identifier
+        name: str = PlansManager(self.plans).get_configuration(self.configuration).data_identifier
+        return self.dataset_folder / name
 
     def dataset(self, cases: Sequence[str]) -> Any:  # noqa: ANN401  # nnunetv2 has no type hints
         """Open the preprocessed images as nnU-Net does."""
@@ -118,6 +123,7 @@ class VolumeTeacher:
         mirror_axes: Spatial axes along which outputs may be averaged; ``None`` for none.
         step_size: Step of the window as a share of the patch.
         device: Where it runs.
+        own_images: Whether its images are preprocessed otherwise than the student's.
     """
 
     def __init__(
@@ -128,11 +134,12 @@ class VolumeTeacher:
         mirror_axes: tuple[int, ...] | None,
         step_size: float,
         device: torch.device,
+        own_images: bool = False,
     ) -> None:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        self.member, self.folder, self.device = member, folder, device
+        self.member, self.folder, self.device, self.own_images = member, folder, device, own_images
         plans = PlansManager(folder.plans)
         configuration = plans.get_configuration(folder.configuration)
         self.patch_size = tuple(int(n) for n in configuration.patch_size)
@@ -147,7 +154,7 @@ class VolumeTeacher:
     @torch.inference_mode()
     def logits(self, image: Tensor) -> Tensor:
         """Return float32 logits ``(C, *spatial)`` on the CPU for an image ``(channels, x, y, z)``."""
-        from acvl_utils.cropping_and_padding.padding import pad_nd_image
+        from acvl_utils.cropping_and_padding.padding import pad_nd_image  # type: ignore[import-untyped]
 
         padded, inner = pad_nd_image(image, self.patch_size, "constant", {"value": 0}, True, None)
         try:
@@ -226,7 +233,14 @@ def _teachers(job: CacheJob) -> tuple[TeacherEnsemble, list[VolumeTeacher]]:
         folder = open_model_folder(path)
         axes = mirror_axes(folder, source, member.fold) if settings.cache.mirroring else None
         teachers.append(
-            VolumeTeacher(member, folder, mirror_axes=axes, step_size=settings.cache.step_size, device=device)
+            VolumeTeacher(
+                member,
+                folder,
+                mirror_axes=axes,
+                step_size=settings.cache.step_size,
+                device=device,
+                own_images=bool(preprocessing_differences(folder, job.plans, job.configuration)),
+            )
         )
     ensemble = TeacherEnsemble([teacher.member for teacher in teachers], regions=job.soft_labels().regions)
     return ensemble, teachers
@@ -252,8 +266,8 @@ def cache_case(job: CacheJob, case: str) -> None:
 
     ensemble, teachers = _teachers(job)
     soft_labels, dataset = job.soft_labels(), job.dataset([case])
-    image = network_input(job, dataset, case)
-    means = mean_probabilities(ensemble, _logits(teachers, image), list(soft_labels.folders))
+    logits = _logits(teachers, job, dataset, case)
+    means = mean_probabilities(ensemble, logits, list(soft_labels.folders))
     patch_size = PlansManager(job.plans).get_configuration(job.configuration).patch_size
     for temperature, folder in soft_labels.folders.items():
         probabilities = means.pop(temperature)
@@ -261,12 +275,29 @@ def cache_case(job: CacheJob, case: str) -> None:
         write_case(folder, case, quantise(stored.numpy()), image_facts(dataset, case), patch_size=patch_size)
 
 
-def _logits(teachers: Sequence[VolumeTeacher], image: Tensor) -> Iterator[tuple[Member, Tensor]]:
+def _logits(
+    teachers: Sequence[VolumeTeacher],
+    job: CacheJob,
+    dataset: Any,  # noqa: ANN401
+    case: str,
+) -> Iterator[tuple[Member, Tensor]]:
+    image = network_input(job, dataset, case)
     for teacher in teachers:
-        logits = teacher.logits(image)
+        logits = _logits_from_raw(teacher, job, dataset, case) if teacher.own_images else teacher.logits(image)
         if not bool(torch.isfinite(logits).all()):
             raise UsageError(f"teacher {teacher.member.name} returned NaN or infinity; leave it out of the kd block")
         yield teacher.member, logits
+
+
+def _logits_from_raw(teacher: VolumeTeacher, job: CacheJob, dataset: Any, case: str) -> Tensor:  # noqa: ANN401
+    """Predict in the teacher's own space and bring the logits to the student's."""
+    if job.raw is None:
+        raise RuntimeError("a teacher of another preprocessing needs the raw data set")
+    image, theirs = preprocess_for(teacher.folder, raw_files(job.raw)[case])
+    stored, _, _, ours = dataset.load_case(case)
+    axes = permutation(teacher.folder.plans["transpose_forward"], job.plans["transpose_forward"])
+    check_crop(case, theirs, ours, axes)
+    return onto_grid(teacher.logits(image), axes, stored.shape[1:])
 
 
 def network_input(job: CacheJob, dataset: Any, case: str) -> Tensor:  # noqa: ANN401

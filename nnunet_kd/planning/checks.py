@@ -172,12 +172,26 @@ def check_teacher(
             f"{teacher.path / 'plans.json'} lacks configuration '{teacher.configuration}'; copy the folder again"
         )
     if cached:
-        cascade = preprocessing_differences(teacher, plans, configuration).get("cascade")
-        if cascade is not None:
-            raise UsageError(
-                f"teacher {teacher.path.name} is {'' if cascade[0] else 'not '}the second stage of a cascade, the "
-                f"student is {'' if cascade[1] else 'not '}one; give a teacher of the same kind"
-            )
+        _check_own_images(teacher, plans, configuration)
         return
     check_preprocessing(teacher, plans, configuration)
     check_patch(teacher, PlansManager(dict(plans)).get_configuration(configuration).patch_size)
+
+
+def _check_own_images(teacher: ModelFolder, plans: Mapping[str, Any], configuration: str) -> None:
+    """Refuse what cannot be brought from a teacher's images to the student's."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    differences = preprocessing_differences(teacher, plans, configuration)
+    cascaded = PlansManager(dict(plans)).get_configuration(configuration).previous_stage_name is not None
+    if "cascade" in differences or (cascaded and differences):
+        raise UsageError(
+            f"teacher {teacher.path.name} and student differ in {', '.join(differences)}: teachers of the second stage "
+            "of a cascade teach such students only, and with the same preprocessing; give another teacher"
+        )
+    reader, ours = teacher.plans["image_reader_writer"], plans["image_reader_writer"]
+    if differences and reader != ours:
+        raise UsageError(
+            f"teacher {teacher.path.name} reads images with {reader}, the student with {ours}, which may order axes "
+            "differently; give a teacher that was planned with the same reader"
+        )
