@@ -14,6 +14,7 @@ SOURCE = "a folder like Task04_Hippocampus, with dataset.json, imagesTr, labelsT
 
 _ENDING = ".nii.gz"
 _REQUIRED = ("name", "modality", "labels", "training")
+_IGNORE = "ignore"
 _APPLE_DOUBLE = "._"  # metadata that macOS puts beside every file in an archive
 
 
@@ -35,7 +36,7 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
     try:
         training = [_training_case(source, entry) for entry in listing["training"]]
         test = [_test_case(source, entry) for entry in listed_tests]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:  # also "\0" and links in a circle
         raise UsageError(
             f"expected training entries with image and label, and test entries of one path, in "
             f"{source / 'dataset.json'}, got something else ({type(error).__name__}: {error})"
@@ -50,7 +51,7 @@ def _listing(source: Path) -> dict[str, Any]:
         raise UsageError(f"expected {SOURCE}; there is no {path}")
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"expected JSON in {path}, got something else ({error}); unpack the archive again") from error
     missing = [key for key in _REQUIRED if not isinstance(listing, dict) or key not in listing]
     if missing:
@@ -60,6 +61,11 @@ def _listing(source: Path) -> dict[str, Any]:
 
 def _refuse_several_channels(listing: Mapping[str, Any], source: Path) -> None:
     modalities = listing["modality"]
+    if not isinstance(modalities, dict) or "0" not in modalities or not isinstance(listing["labels"], dict):
+        raise UsageError(
+            f'expected modality like {{"0": "MRI"}} and labels like {{"0": "background"}} in '
+            f"{source / 'dataset.json'}, got {modalities!r:.80} and {listing['labels']!r:.80}"
+        )
     if len(modalities) != 1:
         names = ", ".join(map(str, modalities.values()))
         raise UsageError(
@@ -74,7 +80,11 @@ def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
     modality = str(listing["modality"]["0"]).strip()
     try:
         # the published listings put the value first and spell a key "relase"
-        labels = {("background" if int(value) == 0 else text): int(value) for value, text in listing["labels"].items()}
+        labels = {
+            ("background" if int(value) == 0 else str(text)): int(value) for value, text in listing["labels"].items()
+        }
+        if _IGNORE in labels:
+            raise ValueError(f"nnU-Net leaves a label of the name '{_IGNORE}' out of the training; rename it")
         return DatasetDescription(
             dataset_id=number,
             name=re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_"),

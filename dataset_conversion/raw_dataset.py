@@ -15,12 +15,15 @@ from typing import Any, Literal
 from nnunet_kd import __version__
 from nnunet_kd.cases import Fault, FaultyCasesError, map_cases
 from nnunet_kd.errors import UsageError
+from nnunet_kd.nifti import is_nifti, n_bytes
+from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 
 Transfer = Literal["copy", "link"]
 
 _SECONDS_PER_CASE = 0.2  # reading and hashing a small volume; a wrong guess costs a second at most
 _GEOMETRY_TOLERANCE = 1e-3  # of a voxel's edge: what rounding to float32 in a header amounts to
 _BLOCK = 1 << 20
+_RECORD = "conversion.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +131,8 @@ def write_raw_dataset(
 ) -> Path:
     """Check all cases, then write them as ``DatasetXXX_NAME``.
 
-    The folder appears complete or not at all; what an interrupted conversion left behind is
-    cleared by the next one. ``conversion.json`` in it holds the sources' hashes and the counts.
+    The folder appears complete or not at all. ``conversion.json`` in it holds the sources' hashes
+    and the counts; only a folder with that file is ever replaced.
 
     Args:
         description: What the cases have in common; its ``dataset_id`` must be set.
@@ -149,7 +152,7 @@ def write_raw_dataset(
         FaultyCasesError: With all faults of all cases, unless ``skip_faulty``.
         UsageError: If the folder or another data set of this number exists, or no case is left.
     """
-    target = _target(description, raw_folder, overwrite=overwrite)
+    target = _target(description, raw_folder, source, overwrite=overwrite)
     run = partial(map_cases, name=_name, scheduler=scheduler, seconds_per_case=_SECONDS_PER_CASE)
     check = partial(check_case, description=description, source=source)
     checked: list[CheckedCase] = run(check, cases, description="Checking")
@@ -170,37 +173,27 @@ def write_raw_dataset(
         "skipped": {fault.case: fault.message for fault in faults},
         "sha256": {path: digest for result in checked for path, digest in result.hashes},
     }
-    work = _empty_work_folder(target)
-    place = partial(_place, folder=work, ending=description.file_ending, transfer=transfer)
-    try:
-        run(place, kept, description="Writing")
-    except FaultyCasesError as error:
-        raise UsageError(
-            f"expected to write into {work}, but {error.faults[0].message}; type the same again"
-        ) from error
-    _write_json(record, work / "conversion.json")
-    # last, so that a folder with a description is a whole one
-    _write_json(description.to_json(n_training), work / "dataset.json")
-    if target.exists():
-        shutil.rmtree(target)
-    work.rename(target)
+    with work_folder(target) as work:
+        new = work / "new"
+        new.mkdir()
+        place = partial(_place, folder=new, ending=description.file_ending, transfer=transfer)
+        try:
+            run(place, kept, description="Writing")
+        except FaultyCasesError as error:
+            raise UsageError(
+                f"expected to write {target}, but {error.faults[0].message}; free space and type the same again"
+            ) from error
+        _write_json(record, new / _RECORD)
+        _write_json(description.to_json(n_training), new / "dataset.json")
+        move_into_place(new, target)
     return target
-
-
-def _empty_work_folder(target: Path) -> Path:
-    """Return a folder beside the target, without what an interrupted conversion left in it."""
-    work = target.with_name(f".{target.name}.unfinished")
-    if work.exists():
-        shutil.rmtree(work)
-    work.mkdir()
-    return work
 
 
 def _name(case: Case) -> str:
     return case.name
 
 
-def _target(description: DatasetDescription, raw_folder: Path, *, overwrite: bool) -> Path:
+def _target(description: DatasetDescription, raw_folder: Path, source: Path, *, overwrite: bool) -> Path:
     if description.dataset_id is None or not 0 < description.dataset_id < 1000:
         raise UsageError(f"expected a data set number from 1 to 999, got {description.dataset_id}; type -d ID")
     if not raw_folder.is_dir():
@@ -209,8 +202,12 @@ def _target(description: DatasetDescription, raw_folder: Path, *, overwrite: boo
     others = [path.name for path in raw_folder.glob(f"Dataset{description.dataset_id:03d}_*") if path != target]
     if others:
         raise UsageError(f"expected number {description.dataset_id} to be free, but {others[0]} has it; type -d ID")
-    if target.exists() and not overwrite:
-        raise UsageError(f"expected no data set at {target}, but it exists; type --overwrite to replace it")
+    ours, theirs = target.resolve(), source.resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        raise UsageError(f"expected the source {source} outside of {target}, which is to be written; type -d ID")
+    check_replaceable(
+        target, is_ours=lambda folder: (folder / _RECORD).is_file(), what="a converted data set", overwrite=overwrite
+    )
     return target
 
 
@@ -233,6 +230,8 @@ def check_case(case: Case, *, description: DatasetDescription, source: Path) -> 
     if len(case.images) != len(description.channel_names):
         faults.append(f"expected {len(description.channel_names)} images, got {len(case.images)}")
     files = [*case.images, *([case.label] if case.label else [])]
+    if len({path.resolve() for path in files}) != len(files):
+        faults.append("names the same file twice")
     for path in files:
         try:
             volumes[path] = _read(path, description.file_ending)
@@ -262,7 +261,14 @@ def _read(path: Path, ending: str) -> tuple[Any, Any]:
     voxels = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
     if voxels.ndim != 3:
         raise ValueError(f"expected 3 dimensions, got {voxels.ndim} with shape {voxels.shape}")
-    return voxels, image.affine  # type: ignore[attr-defined]
+    if voxels.dtype.kind not in "iuf":
+        raise ValueError(f"expected one number per voxel, got {voxels.dtype}")
+    affine = image.affine  # type: ignore[attr-defined]
+    if not (np.isfinite(affine).all() and np.linalg.det(affine[:3, :3])):
+        raise ValueError("its header gives the voxels no size or no place")
+    if is_nifti(path):
+        n_bytes(path)  # nibabel stops before the checksum
+    return voxels, affine
 
 
 def _geometry_faults(volumes: Mapping[Path, tuple[Any, Any]]) -> list[str]:
@@ -310,12 +316,15 @@ def _place(case: Case, *, folder: Path, ending: str, transfer: Transfer) -> None
         targets[case.label] = Path("labelsTr", f"{case.name}{ending}")
     for source, target in targets.items():
         destination = folder / target
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        destination.unlink(missing_ok=True)  # a case may be tried twice
-        if transfer == "link":
-            destination.symlink_to(source.resolve())
-        else:
-            shutil.copyfile(source, destination)
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            destination.unlink(missing_ok=True)  # a case may be tried twice
+            if transfer == "link":
+                destination.symlink_to(source.resolve())
+            else:
+                shutil.copyfile(source, destination)
+        except OSError as error:  # no bug of ours, so without its traceback
+            raise UsageError(f"{target}: {error.strerror or error}") from error
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:

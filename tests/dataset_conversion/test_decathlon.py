@@ -118,6 +118,25 @@ def test_folder_that_is_no_task_is_refused(decathlon_task: Task, text: str | Non
         read_source(source)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"modality": value} for value in (["MRI"], 5, "MRI", {"1": "MRI"})),
+        *({"labels": value} for value in (["a"], None, {"0": "background", "x": "a"}, {"0": "b", "1": "ignore"})),
+        *({"training": value} for value in (5, None, [5], [{"image": "a\0b.nii.gz", "label": "c.nii.gz"}])),
+        {"test": [{}]},
+    ],
+    ids=str,
+)
+def test_listing_of_another_form_gets_one_line(
+    decathlon_task: Task, nnunet_raw: Path, changes: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _convert(decathlon_task(**changes)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "dataset.json" in line
+    assert list(nnunet_raw.iterdir()) == []
+
+
 def test_unset_folder_for_raw_data_is_named(
     decathlon_task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

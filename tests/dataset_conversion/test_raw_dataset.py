@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnunet_kd.cases import FaultyCasesError
-from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription, write_raw_dataset
+from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription, check_case, write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 DESCRIPTION = DatasetDescription(
@@ -57,10 +57,20 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return run
 
 
-def _rewrite(path: Path, *, shape: tuple[int, ...] = (4, 5, 6), fill: float = 0, shift: float = 0) -> None:
-    affine = np.diag([1.0, 1.0, 3.0, 1.0])
+def _rewrite(
+    path: Path,
+    *,
+    shape: tuple[int, ...] = (4, 5, 6),
+    fill: float = 0,
+    shift: float = 0,
+    edge: float = 1,
+    dtype: Any = np.float32,
+) -> None:
+    affine = np.diag([edge, 1.0, 3.0, 1.0])
     affine[0, 3] = shift
-    nibabel.save(nibabel.Nifti1Image(np.full(shape, fill, np.float32), affine), path)
+    image = nibabel.Nifti1Image(np.full(shape, fill, dtype), None)
+    image.set_sform(affine, 1)
+    nibabel.save(image, path)
 
 
 def test_files_get_the_names_that_nnunet_expects(cases: list[Case], write: Callable[..., Path]) -> None:
@@ -115,6 +125,9 @@ FAULTS: dict[str, tuple[Callable[[Case], object], str]] = {
     "moved label": (lambda case: _rewrite(case.label, shift=0.5), "positions differ by up to 0.5 mm"),  # type: ignore[arg-type]
     "unknown label": (lambda case: _rewrite(case.label, fill=3), r"label values 3; expected only \[0, 1, 2\]"),  # type: ignore[arg-type]
     "broken label": (lambda case: _rewrite(case.label, fill=0.5), "label values 0.5"),  # type: ignore[arg-type]
+    "no affine": (lambda case: _rewrite(case.images[0], shift=float("nan")), "no size or no place"),
+    "flat affine": (lambda case: _rewrite(case.images[0], edge=0), "no size or no place"),
+    "colours": (lambda case: _rewrite(case.images[0], dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]), "one number"),
     "not finite": (lambda case: _rewrite(case.images[0], fill=float("nan")), "not finite"),
 }
 
@@ -151,6 +164,63 @@ def test_name_given_twice_is_a_fault(cases: list[Case], write: Callable[..., Pat
 def test_missing_channel_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
     with pytest.raises(FaultyCasesError, match="expected 2 images, got 1"):
         write([*cases, Case(name="d", images=cases[0].images[:1], label=cases[0].label)])
+
+
+def test_wrong_checksum_is_a_fault(tmp_path: Path) -> None:
+    """In a file so large that nibabel does not come to its end."""
+    voxels = np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32)
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 255
+    path.write_bytes(data)
+    description = replace(DESCRIPTION, channel_names=("T1",))
+    checked = check_case(Case(name="a", images=(path,), label=None), description=description, source=tmp_path)
+    assert "CRC check failed" in checked.faults[0]
+
+
+def test_image_as_its_own_label_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
+    with pytest.raises(FaultyCasesError, match="the same file twice"):
+        write([*cases, replace(cases[1], name="d", label=cases[1].images[0])])
+
+
+@pytest.mark.parametrize("inside", ["", "download"])
+def test_source_in_the_target_is_never_replaced(
+    inside: str, cases: list[Case], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = write(cases) / inside
+    source.mkdir(exist_ok=True)
+    before = sorted((tmp_path / "raw").rglob("*"))
+    with pytest.raises(UsageError, match="outside of"):
+        write_raw_dataset(DESCRIPTION, cases, tmp_path / "raw", source=source, overwrite=True, transfer="link")
+    assert sorted((tmp_path / "raw").rglob("*")) == before
+
+
+def test_somebody_elses_data_set_is_never_replaced(
+    cases: list[Case], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "raw" / "Dataset009_Toy").mkdir()
+    (tmp_path / "raw" / "Dataset009_Toy" / "thesis.txt").touch()
+    with pytest.raises(UsageError, match="other things than a converted data set"):
+        write(cases, overwrite=True)
+    assert (tmp_path / "raw" / "Dataset009_Toy" / "thesis.txt").is_file()
+
+
+def test_full_disk_gives_one_line_and_leaves_nothing(
+    cases: list[Case],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(UsageError, match=r"imagesTr.* No space left"):
+        write(cases)
+    assert list((tmp_path / "raw").iterdir()) == []
+    assert not caplog.records
 
 
 def test_interrupted_conversion_can_be_run_again(
