@@ -1,6 +1,5 @@
 """The one folder that a demo writes to, and what is finished in it."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,11 @@ from typing import Any
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.phantoms.demo_data import DemoData, open_data
-from nnunet_kd.planning.model_folder import write_json_atomically
+from nnunet_kd.planning.model_folder import read_json, write_json_atomically
 
 _STATE = "demo.json"
 _SETTINGS = ("data", "minutes")
+_OWN = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "predictions", "report", "logs", "cache")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,17 +111,29 @@ class DemoFolder:
 def open_demo_folder(settings: DemoSettings, *, overwrite: bool = False) -> DemoFolder:
     """Make the folder, or take up what an earlier run left in it.
 
+    Args:
+        settings: Which folder, and what the demo shall do there.
+        overwrite: Delete what an earlier demo wrote, and nothing else, then begin anew.
+
     Raises:
-        UsageError: If it holds something that is no demo, or a demo with other settings.
+        UsageError: If it holds something that is no demo, a demo with other settings, or the data.
     """
-    path = settings.folder.resolve()
+    path = Path(os.path.realpath(settings.folder))
+    data = None if settings.data is None else os.path.realpath(settings.data)
+    if data is not None and Path(data).is_relative_to(path):
+        raise UsageError(f"expected --data outside of {path}, which the demo writes to; type -o FOLDER")
     record = path / _STATE
-    if path.exists() and not record.is_file() and (not path.is_dir() or any(path.iterdir())):
+    wanted = {"data": data, "minutes": settings.minutes}
+    state: dict[str, Any] = {**wanted, "finished": {}}
+    if record.is_file():
+        earlier = _read(record)
+        if overwrite:
+            _clear(path)
+        else:
+            _check_can_go_on(earlier, wanted, path)
+            state = earlier
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"expected a new or empty folder, but {path} holds other things; type -o FOLDER")
-    if overwrite and path.exists():
-        shutil.rmtree(path)
-    wanted = {"data": None if settings.data is None else str(settings.data.resolve()), "minutes": settings.minutes}
-    state = _read(record, wanted) if record.is_file() else {**wanted, "finished": {}}
     folder = DemoFolder(path, state)
     for part in (folder.raw, folder.preprocessed, folder.results, folder.predictions, folder.logs):
         part.mkdir(parents=True, exist_ok=True)
@@ -129,15 +141,35 @@ def open_demo_folder(settings: DemoSettings, *, overwrite: bool = False) -> Demo
     return folder
 
 
-def _read(record: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+def _clear(path: Path) -> None:
+    """Delete what a demo writes; the record comes last, so that an interrupted deletion can be repeated."""
+    for name in _OWN:
+        if (path / name).exists():
+            shutil.rmtree(path / name)
+    (path / _STATE).unlink()
+
+
+def _read(record: Path) -> dict[str, Any]:
+    state = read_json(record)
+    finished = state.get("finished") if isinstance(state, dict) else None
+    if (
+        not isinstance(finished, dict)
+        or not all(isinstance(seconds, int | float) for seconds in finished.values())
+        or any(key not in state for key in _SETTINGS)
+    ):
+        raise UsageError(f"expected the record of a demo in {record}, got something else; type -o FOLDER")
+    return dict(state)
+
+
+def _check_can_go_on(state: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     different = [key for key in _SETTINGS if state[key] != wanted[key]]
     if different:
         raise UsageError(
-            f"expected {_words(wanted, different)} in {record.parent}, but a demo with {_words(state, different)} "
+            f"expected {_words(wanted, different)} in {path}, but a demo with {_words(state, different)} "
             "is there; type --overwrite to begin anew or -o FOLDER"
         )
-    return state
+    if "data" in state["finished"] and not any((path / _OWN[0]).glob("Dataset*")):
+        raise UsageError(f"expected the data of the demo in {path / _OWN[0]}, found none; type --overwrite")
 
 
 def _words(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
