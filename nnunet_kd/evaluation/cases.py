@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.nifti import check_whole, is_nifti
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tiff", ".tif", ".png", ".bmp")
 
+_LARGEST = 2**31  # beyond it nobody counts labels, and a cast to whole numbers may overflow
 _N_NAMED = 12  # names of one kind in a message; the rest is counted
 
 
@@ -119,7 +121,7 @@ def read_geometry(file: Path) -> Geometry:
 
 
 def _unreadable(file: Path, error: Exception) -> UsageError:
-    reason = str(error).strip().splitlines()[-1].strip()
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
     return UsageError(f"cannot read '{file}' as an image: {reason}; write it again")
 
 
@@ -127,17 +129,20 @@ def read_segmentation(file: Path) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Read labels and spacing, both in array order (z first).
 
     Raises:
-        UsageError: If the file cannot be read or holds anything but whole numbers.
+        UsageError: If the file cannot be read, is truncated or holds anything but whole numbers.
     """
     sitk = _simpleitk()
     try:
         image = sitk.ReadImage(str(file))
-    except RuntimeError as error:
+        if is_nifti(file):
+            check_whole(file)
+    # whatever a damaged file makes nibabel and gzip raise beside ITK's RuntimeError
+    except Exception as error:
         raise _unreadable(file, error) from error
     array = sitk.GetArrayFromImage(image)
     if not np.issubdtype(array.dtype, np.integer):
         labels = np.rint(array)
-        if not np.array_equal(labels, array):
+        if not np.array_equal(labels, array) or (labels.size and np.abs(labels).max() > _LARGEST):
             raise UsageError(f"expected whole numbers (labels) in '{file}', found others; is it an image?")
         array = labels.astype(np.int64)
     return array, tuple(image.GetSpacing())[::-1]

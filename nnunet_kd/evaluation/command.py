@@ -62,6 +62,8 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise UsageError(f"expected {option} NAME=PATH, got '{text}'")
+        if "|" in name or not name.isprintable():
+            raise UsageError(f"expected a name of printable characters without '|' for {option}, got {name!r}")
         if name in pairs:
             raise UsageError(f"{option} names '{name}' twice; several runs go into one: {name}=FOLDER,FOLDER")
         pairs[name] = value
@@ -87,7 +89,10 @@ def _cases(file: Path | None) -> list[str] | None:
         return None
     if not file.is_file():
         raise UsageError(f"expected a file of case names for --cases, found none at '{file}'")
-    names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"expected a text file of case names for --cases, '{file}' is none: {error}") from error
     found = list(dict.fromkeys(name for name in names if name))
     if not found:
         raise UsageError(f"expected case names in '{file}', one per line, found none")
@@ -115,6 +120,8 @@ def run(options: argparse.Namespace) -> None:
     """Compare, write the report and print its main table."""
     if options.n_processes is not None and options.n_processes < 1:
         raise UsageError(f"expected at least one process for -np, got {options.n_processes}")
+    if options.seed < 0:
+        raise UsageError(f"expected a whole number from 0 for --seed, got {options.seed}")
     arms = _pairs(options.arm, "--arm")
     default, by_name = _tolerances(options.tolerance)
     models = {arm: Path(folder) for arm, folder in _pairs(options.model, "--model").items()}

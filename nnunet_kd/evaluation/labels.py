@@ -14,6 +14,8 @@ from nnunet_kd.errors import UsageError
 
 IGNORE = "ignore"  # nnU-Net's name of the label that marks voxels without a truth
 
+_N_LABELS = 2**31
+
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
@@ -48,14 +50,19 @@ class LabelScheme:
     structures: tuple[Structure, ...]
     ignore: int | None = None
 
+    def unknown(self, segmentation: NDArray[Any]) -> list[int]:
+        """Return the values in a segmentation that are neither background nor a structure nor ignored."""
+        known = {0, self.ignore, *(label for structure in self.structures for label in structure.labels)}
+        return [int(value) for value in np.unique(segmentation) if int(value) not in known]
+
 
 def _as_labels(name: str, value: object, source: Path) -> tuple[int, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
-    if values and all(isinstance(entry, int) and not isinstance(entry, bool) for entry in values):
+    if values and all(type(entry) is int and 0 <= entry < _N_LABELS for entry in values):
         return tuple(values)
     raise UsageError(
         f"expected nnU-Net's labels in '{source}' (a name and a number or a list of numbers), "
-        f"got '{name}': {value!r}; give nnU-Net's dataset.json with --dataset-json"
+        f"got '{name}': {value!r:.80}; give nnU-Net's dataset.json with --dataset-json"
     )
 
 
@@ -69,7 +76,7 @@ def scheme_from_dataset(dataset: Mapping[str, Any], source: Path) -> LabelScheme
     Raises:
         UsageError: If there are no labels in nnU-Net's form.
     """
-    named = dataset.get("labels")
+    named = dataset.get("labels") if isinstance(dataset, dict) else None
     if not isinstance(named, dict):
         raise UsageError(f"expected 'labels' in '{source}', found none; give nnU-Net's dataset.json")
     labels = {str(name): _as_labels(str(name), value, source) for name, value in named.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import tempfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ from nnunet_kd.evaluation.statistics import Resampling
 from nnunet_kd.evaluation.timing import Job, Timing, measure, prepare_job
 from nnunet_kd.hardware import describe
 from nnunet_kd.networks.cost import NetworkCost, read_model_cost
+from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.planning.model_folder import open_model_folder
 
 FILES = {"json": "report.json", "csv": "scores.csv", "markdown": "report.md", "plot": "comparison.png"}
@@ -121,6 +122,8 @@ def _check_arms(comparison: Comparison) -> list[Run]:
     if not comparison.arms:
         raise UsageError("expected arms to compare, got none; type --arm NAME=FOLDER")
     for arm, sources in comparison.arms.items():
+        if not sources:
+            raise UsageError(f"expected a folder of predictions for arm '{arm}', got none; type --arm {arm}=FOLDER")
         resolved = [source.resolve() for source in sources]
         if len(set(resolved)) != len(resolved):
             raise UsageError(f"arm '{arm}' names a folder twice: every run counts once")
@@ -138,16 +141,11 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: If the folder exists and is no report, or may not be replaced.
     """
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UsageError(f"expected a folder name for the report, '{output}' is a file; name another with -o")
-    content = sorted(entry.name for entry in output.iterdir())
-    foreign = [name for name in content if name not in FILES.values()]
-    if foreign:
-        raise UsageError(f"'{output}' holds other files ({some(foreign)}); name a new folder with -o")
-    if content and not overwrite:
-        raise UsageError(f"'{output}' holds a report; type --overwrite or name another folder with -o")
+
+    def is_ours(folder: Path) -> bool:
+        return {entry.name for entry in folder.iterdir()} <= set(FILES.values())
+
+    check_replaceable(output, is_ours=is_ours, what="a report", overwrite=overwrite)
 
 
 def _patients(comparison: Comparison, cases: Cases) -> list[Hashable] | None:
@@ -184,6 +182,8 @@ def compare(comparison: Comparison) -> Report:
     patients = _patients(comparison, cases)
     costs = {arm: read_model_cost(open_model_folder(folder)) for arm, folder in comparison.models.items()}
     jobs = _jobs(comparison)
+    with _as_usage_error(comparison.output), work_folder(comparison.output):
+        pass  # a place that cannot be written is known before all the work, not after it
     arms = score_arms(runs, cases, n_processes=comparison.n_processes)
     rows = analyse(arms, baseline=baseline, teacher=teacher, groups=patients, resampling=comparison.resampling)
     report = Report(
@@ -226,16 +226,18 @@ def write_report(report: Report, output: Path) -> None:
         "markdown": lambda file: file.write_text(to_markdown(report), encoding="utf-8"),
         "plot": lambda file: plot_report(report, file),
     }
+    with _as_usage_error(output), work_folder(output) as work:
+        new = work / "new"
+        new.mkdir()
+        for kind, write in writers.items():
+            write(new / FILES[kind])
+        move_into_place(new, output)
+
+
+@contextmanager
+def _as_usage_error(output: Path) -> Iterator[None]:
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
-            new, old = Path(folder, "new"), Path(folder, "old")
-            new.mkdir()
-            for kind, write in writers.items():
-                write(new / FILES[kind])
-            if output.exists():
-                output.rename(old)
-            new.rename(output)
+        yield
     except OSError as error:
         raise UsageError(f"cannot write '{output}': {error.strerror or error}; name another folder with -o") from error
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.cases import map_cases
-from nnunet_kd.evaluation.cases import read_segmentation
+from nnunet_kd.errors import UsageError
+from nnunet_kd.evaluation.cases import read_segmentation, some
 from nnunet_kd.evaluation.labels import LabelScheme
 from nnunet_kd.hardware import n_cores
 
@@ -168,6 +169,12 @@ def score_case(
 def _score_files(files: tuple[Path, Path], scheme: LabelScheme) -> NDArray[np.float64]:
     reference, spacing = read_segmentation(files[0])
     prediction, _ = read_segmentation(files[1])
+    for file, segmentation in zip(files, (reference, prediction), strict=True):
+        if unknown := scheme.unknown(segmentation):
+            raise UsageError(
+                f"expected only labels that dataset.json or the reference names in '{file}', found "
+                f"{some([str(value) for value in unknown])}; write it again or give --dataset-json"
+            )
     return score_case(reference, prediction, spacing=spacing, scheme=scheme)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,11 @@ def _labels(key: str) -> Labels:
 def _case(entry: Mapping[str, Any]) -> tuple[str, dict[Labels, float]]:
     files = [case_name(entry[key]) for key in ("prediction_file", "reference_file") if entry.get(key)]
     scores = {_labels(key): float(values["Dice"]) for key, values in entry["metrics"].items()}
-    return files[0], {labels: score for labels, score in scores.items() if labels != (0,)}
+    scores = {labels: score for labels, score in scores.items() if labels != (0,)}
+    wrong = [score for score in scores.values() if not (0 <= score <= 1 or math.isnan(score))]
+    if wrong or not scores:
+        raise ValueError(f"Dice {wrong[0]}" if wrong else "no label")
+    return files[0], scores
 
 
 def read_summary(file: Path) -> Summary:

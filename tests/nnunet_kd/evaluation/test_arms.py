@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.arms import FOREGROUND, ArmScores, Cases, Run, check_cases, open_run, score_arms
-from nnunet_kd.evaluation.labels import scheme_from_values
+from nnunet_kd.evaluation.labels import scheme_from_dataset, scheme_from_values
 from nnunet_kd.evaluation.scores import RunScores
 from nnunet_kd.evaluation.summaries import read_summary
 
@@ -137,6 +137,9 @@ def test_a_summary_without_a_structure_is_refused(arms: Path, stock_summary: Sum
         '{"metric_per_case": [{"metrics": {"1": {"IoU": 1}}, "prediction_file": "a.nii.gz"}]}',
         '{"metric_per_case": [{"metrics": {"liver": {"Dice": 1}}, "prediction_file": "a.nii.gz"}]}',
         '{"metric_per_case": [{"metrics": {"1": {"Dice": 1}}}]}',
+        '{"metric_per_case": [{"metrics": {"0": {"Dice": 1}}, "prediction_file": "a.nii.gz"}]}',
+        '{"metric_per_case": [{"metrics": {"1": {"Dice": 1e300}}, "prediction_file": "a.nii.gz"}]}',
+        '{"metric_per_case": [{"metrics": {"1": {"Dice": -Infinity}}, "prediction_file": "a.nii.gz"}]}',
         '{"metric_per_case": [{"metrics": {"1": {"Dice": 1}}, "prediction_file": "a.nii.gz"}, '
         '{"metrics": {"1": {"Dice": 1}}, "prediction_file": "b/a.nii.gz"}]}',
         '{"metric_per_case": [{"metrics": {"1": {"Dice": 1}}, "prediction_file": "a.nii.gz"}, '
@@ -151,6 +154,22 @@ def test_files_that_are_no_summary_are_named(tmp_path: Path, content: str) -> No
 
 
 # --- structures ---
+
+
+@pytest.mark.parametrize("value", [7, -3])
+@pytest.mark.parametrize("folder", ["labels", "kd"])
+def test_labels_that_nobody_named_are_refused(arms: Path, save_labels: SaveLabels, folder: str, value: int) -> None:
+    (arms / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1, "b": 2}}))
+    save_labels(arms / folder / "case_3.nii.gz", np.full((12, 14, 16), value, np.int16), (2.0, 1.0, 1.0))
+    runs = [open_run("kd", arms / "kd")]
+    with pytest.raises(UsageError, match=rf"{folder}/case_3.* found {value}"):
+        score_arms(runs, check_cases(runs, reference=arms / "labels"))
+
+
+@pytest.mark.parametrize("label", [-1, 10**30, True, "1", None])
+def test_numbers_that_are_no_label_are_refused(label: object) -> None:
+    with pytest.raises(UsageError, match=r"expected nnU-Net's labels"):
+        scheme_from_dataset({"labels": {"background": 0, "a": label}}, Path("dataset.json"))
 
 
 def test_a_decathlon_dataset_json_beside_the_labels_is_passed_over(arms: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.cases import (
@@ -105,9 +106,40 @@ def test_whole_numbers_stored_as_floats_are_labels_and_others_are_not(tmp_path: 
         read_segmentation(save_labels(tmp_path / "b.mha", labels / 2))
 
 
-def test_colour_images_and_broken_files_are_refused(tmp_path: Path) -> None:
-    import SimpleITK
+def _truncate(data: bytes) -> bytes:
+    return data[: len(data) // 2]
 
+
+def _flip_last(data: bytes) -> bytes:
+    return data[:-5] + bytes([data[-5] ^ 255]) + data[-4:]  # in the checksum of a .gz
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("a.nii.gz", _truncate), ("a.nii.gz", _flip_last), ("a.nii", _truncate)], ids=str
+)
+def test_damage_that_itk_reads_without_a_word_is_noticed(
+    tmp_path: Path, save_labels: SaveLabels, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (64, 64, 64)).astype(np.uint8)
+    file = save_labels(tmp_path / name, labels)
+    file.write_bytes(damage(file.read_bytes()))
+    SimpleITK.ReadImage(str(file))
+    with pytest.raises(UsageError, match="cannot read"):
+        read_segmentation(file)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
+def test_values_that_are_no_labels_are_refused(
+    tmp_path: Path, save_labels: SaveLabels, ending: str, value: float
+) -> None:
+    labels = LABELS.astype(np.float32)
+    labels[0, 0, 0] = value
+    with pytest.raises(UsageError, match=r"not finite|whole numbers"):
+        read_segmentation(save_labels(tmp_path / f"a{ending}", labels))
+
+
+def test_colour_images_and_broken_files_are_refused(tmp_path: Path) -> None:
     SimpleITK.WriteImage(SimpleITK.Image([4, 4], SimpleITK.sitkVectorUInt8, 3), str(tmp_path / "colour.png"))
     with pytest.raises(UsageError, match="3 channels"):
         read_geometry(tmp_path / "colour.png")

@@ -97,6 +97,12 @@ def test_models_and_images_fill_the_cost_table(
         (["--images", "/no/images"], "--model"),
         (["-f", "first"], "first"),
         (["-np", "0"], "-np"),
+        (["--seed", "-1"], "--seed"),
+        (["--cases", sys.executable], "text file"),
+        (["--arm", "new=,"], "--arm new=FOLDER"),
+        (["--arm", "a|b=x"], "printable"),
+        (["--arm", "a\nb=x"], "printable"),
+        (["-o", "/dev/null/report"], "cannot write"),
         (["--dataset-json", "/no/dataset.json"], "/no/dataset.json"),
     ],
 )

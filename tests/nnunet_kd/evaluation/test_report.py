@@ -188,7 +188,7 @@ def test_a_report_is_replaced_only_when_told(comparison: Callable[..., Compariso
 
 
 def test_a_folder_with_other_files_is_never_replaced(comparison: Callable[..., Comparison], arms: Path) -> None:
-    with pytest.raises(UsageError, match=r"other files \(case_0"):
+    with pytest.raises(UsageError, match="holds other things than a report"):
         compare(comparison(output=arms / "kd", overwrite=True))
     assert len(list((arms / "kd").iterdir())) == 8
 
