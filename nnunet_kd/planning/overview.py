@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.cost import NetworkCost, read_model_cost
-from nnunet_kd.planning.model_folder import ModelFolder
+from nnunet_kd.planning.kd_block import KDSettings, parse_settings, read_settings
+from nnunet_kd.planning.model_folder import ModelFolder, read_json
 
 _ROWS: dict[str, Callable[[NetworkCost], str]] = {
     "parameters": lambda cost: f"{cost.parameters:,}",
@@ -39,7 +41,8 @@ def side_by_side(
         )
     student = read_model_cost(planned_model(plans, configuration, dataset_json), patch)
     columns["student"] = student
-    lines = [f"patch {'x'.join(map(str, patch))}, batch {plans['configurations'][configuration]['batch_size']}"]
+    batch = plans["configurations"][configuration]["batch_size"]
+    lines = [f"patch {'x'.join(map(str, patch))}, batch {batch} (from {base['plans_name']} of column A)"]
     lines += [f"  {key}: {name}" for key, name in zip(_letters(columns), columns, strict=True)]
     lines.append(f"{'':<34}" + "".join(f"{key:>14}" for key in _letters(columns)) + f"{'A / student':>14}")
     first = next(iter(columns.values()))
@@ -77,6 +80,66 @@ def _ratio(row: str, teacher: NetworkCost, student: NetworkCost) -> str:
     return f"{getattr(teacher, fields[row]) / getattr(student, fields[row]):.1f}x"
 
 
+def lesson(settings: KDSettings) -> str:
+    """Say in a line what a student learns from.
+
+    Example:
+        >>> lesson(KDSettings())
+        'labels only (a control, or a teacher to be)'
+    """
+    if not settings.uses_teachers:
+        return "labels only (a control, or a teacher to be)"
+    terms = []
+    for term in settings.losses:
+        options = "".join(f", {key} {value}" for key, value in term.options.items())
+        schedule = "" if term.schedule == "constant" else f", {term.schedule}"
+        terms.append(f"{term.name} (weight {term.weight:g}{schedule}{options})")
+    source = settings.teachers[0]
+    n = len(settings.teachers)
+    who = "RANDOM weights" if source.checkpoint is None else source.checkpoint
+    folds = {"same": "the fold being trained", "all": "all folds"}.get(str(source.folds), f"folds {source.folds}")
+    outputs = "" if settings.teacher_outputs == "online" else f", outputs {settings.teacher_outputs}"
+    return f"labels, and {n} teacher{'s' * (n > 1)} ({who}, {folds}{outputs}) through {' + '.join(terms)}"
+
+
+def budget(settings: KDSettings) -> str:
+    """Say in a line how long a student trains, nnU-Net's own values where the plans keep them.
+
+    Example:
+        >>> budget(KDSettings())
+        '1000 epochs of 250 steps, SGD at 0.01'
+    """
+    own = settings.budget
+    optimizer = own.optimizer or "SGD"
+    rate = own.initial_lr or {"SGD": 1e-2, "AdamW": 1e-3}[optimizer]
+    return f"{own.num_epochs or 1000} epochs of {own.num_iterations_per_epoch or 250} steps, {optimizer} at {rate:g}"
+
+
+def what_is_planned(plans: Mapping[str, Any], configuration: str, preprocessed: Path) -> str:
+    """Return what the student learns from, for how long, and which plans beside it have another budget.
+
+    Args:
+        plans: The student's.
+        configuration: nnU-Net configuration.
+        preprocessed: The data set's folder in ``nnUNet_preprocessed``.
+    """
+    settings = parse_settings(plans["kd"]["configurations"][configuration], "plans")
+    seed = "not fixed" if settings.seed is None else settings.seed
+    lines = [f"learns from: {lesson(settings)}", f"budget: {budget(settings)}; seed {seed}"]
+    unequal = []
+    for path in sorted(preprocessed.glob("nnUNetKD*Plans.json")):
+        if path.stem != plans["plans_name"]:
+            try:
+                other = read_settings(read_json(path), configuration)
+            except UsageError:  # somebody else's, or without this configuration
+                continue
+            if other is not None and budget(other) != budget(settings):
+                unequal.append(f"  {path.stem}: {budget(other)}")
+    if unequal:
+        lines += ["note: arms are compared at one budget, and these plans of the data set have another:", *unequal]
+    return "\n".join(lines)
+
+
 def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Path) -> list[str]:
     """Return the commands to type after planning, in their order.
 
@@ -85,7 +148,10 @@ def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Pa
         configuration: The configuration just planned.
         preprocessed: The data set's folder in ``nnUNet_preprocessed``.
     """
+    import torch
+
     dataset, name = plans["dataset_name"], plans["plans_name"]
+    device = "" if torch.cuda.is_available() else " -device cpu"
     planned = plans["configurations"][configuration]
     commands = []
     if not (preprocessed / planned["data_identifier"]).is_dir():
@@ -94,14 +160,13 @@ def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Pa
     if previous and previous not in plans["kd"]["configurations"]:
         commands.append(f"nnunet_kd plan -d {dataset} -c {previous} -p {name} --teacher MODEL_FOLDER_OF_{previous}")
     if previous:
-        commands.append(
-            f"nnUNetv2_train {dataset} {previous} FOLD -tr KDTrainer -p {name}   # every fold, before the next line"
-        )
+        first = f"nnUNetv2_train {dataset} {previous} FOLD -tr KDTrainer -p {name}{device}"
+        commands.append(f"{first}   # every fold, before the next line")
     if plans["kd"]["configurations"][configuration].get("teacher_outputs") == "cached":
         commands.append(f"nnunet_kd cache_teacher -d {dataset} -c {configuration} -p {name} -f FOLD")
-    commands.append(f"nnUNetv2_train {dataset} {configuration} FOLD -tr KDTrainer -p {name}")
+    commands.append(f"nnUNetv2_train {dataset} {configuration} FOLD -tr KDTrainer -p {name}{device}")
     commands.append(
-        f"nnUNetv2_predict -d {dataset} -c {configuration} -f FOLD -tr KDTrainer -p {name} -i INPUT -o OUTPUT"
+        f"nnUNetv2_predict -d {dataset} -c {configuration} -f FOLD -tr KDTrainer -p {name} -i INPUT -o OUTPUT{device}"
     )
     model = f"{dataset}/KDTrainer__{name}__{configuration}"
     commands.append(f"nnunet_kd release -m $nnUNet_results/{model} -f FOLD -o student.zip")
