@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PREFIX = "kd_"
+SUPERVISION = "supervision"  # nnU-Net's own loss among the parts
 
 
 class DistillationLogger(LocalLogger):
@@ -40,23 +41,36 @@ class DistillationLogger(LocalLogger):
         self._add_parts()
 
     def plot_progress_png(self, output_folder: str) -> None:
-        """Write ``progress.png``: nnU-Net's three panels and one with the parts of the objective."""
+        """Write ``progress.png``: nnU-Net's panels with the parts of the objective apart.
+
+        The first panel compares like with like: nnU-Net's loss in training and in validation. What is minimised
+        holds the distillation too, and would seem to diverge where a term's weight rises.
+        """
         from matplotlib.figure import Figure
 
         log = self.my_fantastic_logging
         n_epochs = min(len(values) for values in log.values())
+        terms = [part for part in self.parts if part != SUPERVISION]
         figure = Figure(figsize=(12, 18), layout="constrained")
         losses, parts, times, rates = figure.subplots(4, 1, sharex=True)
-        _draw(losses, "loss", {"training": log["train_losses"], "validation": log["val_losses"]}, n_epochs)
+        supervision = {"nnU-Net's loss, training": log[PREFIX + SUPERVISION], "validation": log["val_losses"]}
+        _draw(losses, "nnU-Net's loss", supervision, n_epochs)
         dice = losses.twinx()
-        _draw(dice, "pseudo Dice", {"": log["mean_fg_dice"], "moving average": log["ema_fg_dice"]}, n_epochs, first=2)
-        _draw(parts, "part of the loss, unweighted", {part: log[PREFIX + part] for part in self.parts}, n_epochs)
+        _draw(
+            dice,
+            "pseudo Dice",
+            {"pseudo Dice": log["mean_fg_dice"], "its average": log["ema_fg_dice"]},
+            n_epochs,
+            first=2,
+        )
+        distilled = {f"{term}, unweighted": log[PREFIX + term] for term in terms}
+        _draw(parts, "training loss", {"minimised sum": log["train_losses"], **distilled}, n_epochs)
         stamps = zip(log["epoch_end_timestamps"], log["epoch_start_timestamps"], strict=False)
         _draw(times, "epoch duration [s]", {"": [end - start for end, start in stamps]}, n_epochs)
         _draw(rates, "learning rate", {"": log["lrs"]}, n_epochs)
-        parts.set_yscale("symlog", linthresh=1e-3)
-        times.set_ylim(bottom=0)
+        times.set_ylim(0, 1.1 * times.get_ylim()[1])
         rates.set_xlabel("epoch")
+        rates.xaxis.get_major_locator().set_params(integer=True)
         figure.savefig(Path(output_folder) / "progress.png", dpi=80)
 
 
@@ -67,4 +81,6 @@ def _draw(axes: "Axes", label: str, curves: dict[str, list[float]], n_epochs: in
         colour = colours[(first + i) % len(colours)]
         axes.plot(np.arange(n_epochs), values[:n_epochs], color=colour, label=name or label, marker=style)
     axes.set_ylabel(label)
-    axes.legend(loc="lower right" if first else "upper left")
+    if any(curves):  # above the panel, where it covers no curve
+        side = "lower right" if first else "lower left"
+        axes.legend(loc=side, bbox_to_anchor=(1 if first else 0, 1), ncols=4, frameon=False)

@@ -20,7 +20,7 @@ from nnunet_kd.distillation.feature_guidance import FeatureGuidance
 from nnunet_kd.distillation.features import WithFeatures
 from nnunet_kd.distillation.frozen import FrozenOnCPU, compile_is_asked_for
 from nnunet_kd.distillation.objective import Objective, feature_losses
-from nnunet_kd.distillation.progress import PREFIX, DistillationLogger
+from nnunet_kd.distillation.progress import PREFIX, SUPERVISION, DistillationLogger
 from nnunet_kd.distillation.support import ends_on_usage_error, to_device
 from nnunet_kd.distillation.teachers import Guidance, Member, TeacherEnsemble, load_members, pseudo_dice
 from nnunet_kd.errors import UsageError
@@ -87,7 +87,7 @@ class DistillationTrainer(BaseTrainer):
     def prepare(self) -> None:
         """Build the objective and a log with its parts."""
         self.objective = Objective(self.loss, self.kd)
-        self.logger.local_logger = DistillationLogger(["supervision", *self.objective.names])
+        self.logger.local_logger = DistillationLogger([SUPERVISION, *self.objective.names])
 
     def stored_state(self) -> dict[str, Any]:
         """Return the hashes of the teachers in use, so that another checkpoint is noticed on resuming, and adapters."""
@@ -339,4 +339,8 @@ class DistillationTrainer(BaseTrainer):
         parts = self.logger.local_logger.parts
         values = {part: round(self.logger.get_value(PREFIX + part, -1), 4) for part in parts}
         self.print_to_log_file("Parts of the loss", values)
+        progress = self.current_epoch / self.num_epochs
+        if any(term.schedule != "constant" for term in self.objective.terms):
+            weights = {t.name: round(t.factor(progress), 3) for t in self.objective.terms if t.is_active(progress)}
+            self.print_to_log_file("Weights of the terms when the epoch began", weights)
         super().on_epoch_end()
