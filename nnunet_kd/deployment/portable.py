@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from nnunet_kd.errors import UsageError
+
 _DATASET = re.compile(r"Dataset\d{3}_.+")
 
 
@@ -49,11 +51,21 @@ def without_paths(document: Any) -> Any:  # noqa: ANN401  # any JSON value
 
 
 def portable_plans(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a plans file without paths; its ``kd`` block stays, with teachers' folders reduced to names."""
+    """Copy a plans file without paths; its ``kd`` block stays, with teachers' folders reduced to names.
+
+    Raises:
+        UsageError: If the ``kd`` block has another form than ours.
+    """
     portable: dict[str, Any] = without_paths(plans)
-    for settings in portable.get("kd", {}).get("configurations", {}).values():
-        for teacher in settings.get("teachers", ()):
-            teacher["model_folder"] = short_name(teacher["model_folder"])
+    try:
+        for settings in portable.get("kd", {}).get("configurations", {}).values():
+            for teacher in settings.get("teachers", ()):
+                teacher["model_folder"] = short_name(teacher["model_folder"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"expected the kd block of plans.json as 'nnunet_kd plan' writes it, got another form "
+            f"({type(error).__name__}: {error}); take the training's own plans.json"
+        ) from error
     return portable
 
 

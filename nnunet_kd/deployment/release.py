@@ -7,10 +7,10 @@ builds the same network from the plans, it is filed under nnU-Net's own trainer.
 
 import contextlib
 import io
+import os
 import re
-import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -26,12 +26,14 @@ from nnunet_kd.deployment.portable import portable_dataset, portable_plans, with
 from nnunet_kd.distillation.checkpoints import file_sha256, load_checkpoint_safely, save_atomically, to_plain
 from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.build import build_network, find_trainer, n_channels
+from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.planning.model_folder import ModelFolder, read_json, write_json_atomically
 
 STOCK_TRAINER = "nnUNetTrainer"
 CHECKPOINT = "checkpoint_final.pth"
-# what every environment that predicts has anyway
+_RECORD = "release.json"
 _DATASET = re.compile(r"Dataset\d{3}_[\w.-]+")
+# what every environment that predicts has anyway
 _COMMON = {"torch", "dynamic_network_architectures", "nnunetv2"}
 
 
@@ -85,7 +87,7 @@ def prepare_release(
         place = {"configuration": model.configuration, "fold": fold}
         checkpoint["init_args"] = {"plans": plans, **place, "dataset_json": dataset}
         checkpoint["trainer_name"] = trainer
-    documents = {"plans.json": plans, "dataset.json": dataset, "release.json": _provenance(model, files, needs)}
+    documents = {"plans.json": plans, "dataset.json": dataset, _RECORD: _provenance(model, files, needs)}
     fingerprint = model.path / "dataset_fingerprint.json"
     if fingerprint.is_file():
         documents[fingerprint.name] = without_paths(read_json(fingerprint))
@@ -121,23 +123,38 @@ def _find_checkpoints(model: ModelFolder, folds: Sequence[int | str] | None, nam
 
 def _read_fold(model: ModelFolder, file: Path, network: nn.Module) -> dict[str, Any]:
     checkpoint = load_checkpoint_safely(file)
-    found = (checkpoint.get("trainer_name"), checkpoint.get("init_args", {}).get("configuration"))
+    arguments = checkpoint.get("init_args")
+    found = (checkpoint.get("trainer_name"), arguments.get("configuration") if isinstance(arguments, dict) else None)
     if found != (model.trainer, model.configuration):
         raise UsageError(
             f"expected a checkpoint of {model.trainer}, {model.configuration} in {file}, got one of "
             f"{found[0]}, {found[1]}; put it back where it was trained"
         )
     weights = checkpoint["network_weights"]
+    broken = next((name for name, value in weights.items() if value.is_complex() or not value.isfinite().all()), None)
+    if broken is not None:
+        raise UsageError(f"the weights in {file} are no finite numbers ({broken}): the training diverged; train again")
     try:
         network.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights in {file} do not fit the network of its plans.json: {reason}") from error
-    broken = next((name for name, value in weights.items() if not value.isfinite().all()), None)
-    if broken is not None:
-        raise UsageError(f"the weights in {file} are not finite ({broken}): the training diverged; train again")
     axes = to_plain(checkpoint.get("inference_allowed_mirroring_axes"))
+    if not _are_axes(axes, len(_configuration(model).patch_size)):
+        raise UsageError(
+            f"expected inference_allowed_mirroring_axes in {file} to be axes of the patch, got {axes!r:.80}"
+        )
     return {"network_weights": weights, "inference_allowed_mirroring_axes": axes}
+
+
+def _are_axes(axes: Any, n_axes: int) -> bool:  # noqa: ANN401  # whatever a checkpoint holds
+    """Return whether these are axes that nnU-Net can mirror along; ``None`` stands for no mirroring."""
+    known = range(n_axes)
+    return axes is None or (
+        isinstance(axes, list | tuple)
+        and all(type(axis) is int and axis in known for axis in axes)
+        and len(set(axes)) == len(axes)
+    )
 
 
 def _configuration(model: ModelFolder) -> Any:  # noqa: ANN401  # untyped in nnU-Net
@@ -202,15 +219,23 @@ def check_target(output: Path, release: Release, *, source: Path, overwrite: boo
     Raises:
         UsageError: If it exists and may not be replaced, or is the source.
     """
-    zipped = output.suffix == ".zip"
+    zipped = _is_zip(output)
     target = output if zipped else output / release.dataset_name / release.folder_name
-    if target.resolve() == source.resolve():
+    if os.path.realpath(target) == os.path.realpath(source):
         raise UsageError(f"{target} is the model to be released itself; name another folder with -o")
-    if target.exists() and not overwrite:
+    if not zipped:
+        check_replaceable(
+            target, is_ours=lambda folder: (folder / _RECORD).is_file(), what="a release", overwrite=overwrite
+        )
+    elif os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} exists; name another with -o or add --overwrite")
-    if target.exists() and target.is_dir() == zipped:
-        raise UsageError(f"expected {target} to be a {'file' if zipped else 'folder'}, it is not; name another with -o")
+    elif target.is_dir():
+        raise UsageError(f"expected {target} to be a file, it is a folder; name another with -o")
     return target
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
 
 
 def write_release(release: Release, target: Path) -> None:
@@ -219,27 +244,19 @@ def write_release(release: Release, target: Path) -> None:
     Raises:
         UsageError: If the disk is full or the place may not be written.
     """
-    zipped = target.suffix == ".zip"
-    temporary = target.with_name(target.name + ".tmp")
+    zipped = _is_zip(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _fresh_folder(temporary):
-            model = temporary / release.dataset_name / release.folder_name if zipped else temporary
-            _write_model(release, model)
-            _write_zip(temporary, target) if zipped else _replace_folder(temporary, target)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {target}: {error.strerror or error}; free space or name another with -o"
-        ) from error
-
-
-@contextlib.contextmanager
-def _fresh_folder(path: Path) -> Iterator[None]:
-    shutil.rmtree(path, ignore_errors=True)  # of a run that was killed
-    try:
-        yield
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+        with work_folder(target) as work:
+            new = work / "new"
+            _write_model(release, new / release.dataset_name / release.folder_name if zipped else new)
+            if zipped:
+                _write_zip(new, work / "archive")
+                (work / "archive").replace(target)
+            else:
+                move_into_place(new, target)
+    except (OSError, RuntimeError) as error:  # RuntimeError is torch's word for a full disk
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise UsageError(f"cannot write {target}: {reason}; free space or name another with -o") from error
 
 
 def _write_model(release: Release, folder: Path) -> None:
@@ -251,16 +268,8 @@ def _write_model(release: Release, folder: Path) -> None:
         save_atomically(dict(checkpoint), folder / f"fold_{fold}" / CHECKPOINT)
 
 
-def _write_zip(folder: Path, target: Path) -> None:
-    archive = folder / "archive"
+def _write_zip(folder: Path, archive: Path) -> None:
     members = sorted(path for path in folder.rglob("*") if path.is_file())
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for member in members:
             file.write(member, member.relative_to(folder).as_posix())
-    archive.replace(target)
-
-
-def _replace_folder(folder: Path, target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
-    folder.replace(target)

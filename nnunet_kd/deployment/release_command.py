@@ -69,7 +69,7 @@ def _summary(release: "Release", target: Path) -> str:
         lines.append(
             f"note: its network is not nnU-Net's own, so that prediction needs the package {', '.join(release.needs)}"
         )
-    if target.suffix == ".zip":
+    if target.is_file():
         lines.append(f"install: nnUNetv2_install_pretrained_model_from_zip {target}")
     previous = ""
     if release.previous_stage:

@@ -3,6 +3,7 @@
 import pytest
 
 from nnunet_kd.deployment.portable import portable_dataset, portable_plans, without_paths
+from nnunet_kd.errors import UsageError
 
 MODEL = "nnUNetTrainer__nnUNetPlans__2d"
 
@@ -23,6 +24,21 @@ def test_a_teachers_folder_becomes_its_name(folder: str, expected: str) -> None:
     settings = portable_plans(plans)["kd"]["configurations"]["2d"]
     assert settings == {"method": "kd", "teachers": [{"model_folder": expected, "folds": "same"}]}
     assert block["teachers"] == [{"model_folder": folder, "folds": "same"}]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        None,
+        {"configurations": None},
+        {"configurations": {"2d": None}},
+        *({"configurations": {"2d": {"teachers": teachers}}} for teachers in (None, [{}], [5], [{"model_folder": 3}])),
+    ],
+    ids=str,
+)
+def test_a_kd_block_of_another_form_is_refused(block: object) -> None:
+    with pytest.raises(UsageError, match="kd block"):
+        portable_plans({"plans_name": "P", "kd": block})
 
 
 @pytest.mark.parametrize("text", ["/", "/no path but text", "https://example.org/a/b", "torch.nn.LeakyReLU", "1/2", ""])

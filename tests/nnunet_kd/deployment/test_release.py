@@ -7,6 +7,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -242,6 +243,20 @@ def test_an_earlier_release_is_kept_without_overwrite(
     assert not (tmp_path / RELEASED / "mine.txt").exists()
 
 
+def test_a_training_is_never_replaced(make_model: MakeModel, refusal: Callable[..., str], tmp_path: Path) -> None:
+    training = tmp_path / RELEASED / "fold_0" / "checkpoint_latest.pth"
+    training.parent.mkdir(parents=True)
+    training.touch()
+    assert "other things than a release" in refusal("-m", make_model(), "-o", tmp_path, "--overwrite")
+    assert training.is_file()
+
+
+def test_a_folder_that_looks_temporary_is_left_alone(make_model: MakeModel, tmp_path: Path) -> None:
+    (tmp_path / "student.zip.tmp").mkdir()
+    _release(make_model(), tmp_path / "student.zip")
+    assert {"student.zip", "student.zip.tmp"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_model_never_replaces_itself(make_model: MakeModel, refusal: Callable[..., str], tmp_path: Path) -> None:
     model = make_model("nnUNetTrainer")
     line = refusal("-m", model, "-o", tmp_path / "results", "--overwrite")
@@ -287,15 +302,28 @@ def test_a_malicious_checkpoint_is_refused_and_executes_nothing(
     assert not (tmp_path / "out.zip").exists()
 
 
+def _make_complex(checkpoint: dict[str, Any]) -> None:
+    weights = checkpoint["network_weights"]
+    weights.update({name: value.to(torch.complex64) for name, value in weights.items()})
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda checkpoint: checkpoint.update(trainer_name="OtherTrainer"), "OtherTrainer"),
         (lambda checkpoint: checkpoint["init_args"].update(configuration="2d"), "2d"),
+        (lambda checkpoint: checkpoint.update(init_args=None), "got one of"),
+        (lambda checkpoint: checkpoint.update(inference_allowed_mirroring_axes=[9]), "axes of the patch"),
+        (lambda checkpoint: checkpoint.update(inference_allowed_mirroring_axes="xyz"), "axes of the patch"),
+        (lambda checkpoint: checkpoint.update(inference_allowed_mirroring_axes=[[1]]), "axes of the patch"),
+        (_make_complex, "no finite numbers"),
         (lambda checkpoint: checkpoint["network_weights"].popitem(), "do not fit"),
-        (lambda checkpoint: next(iter(checkpoint["network_weights"].values())).fill_(float("nan")), "not finite"),
+        (
+            lambda checkpoint: next(iter(checkpoint["network_weights"].values())).fill_(float("nan")),
+            "no finite numbers",
+        ),
     ],
-    ids=["trainer", "configuration", "missing weights", "NaN"],
+    ids=["trainer", "configuration", "arguments", "axis", "text", "nested axis", "complex", "missing weights", "NaN"],
 )
 def test_a_checkpoint_that_is_not_this_models_is_refused(
     make_model: MakeModel, refusal: Callable[..., str], tmp_path: Path, change: Callable[..., object], reason: str
@@ -317,11 +345,16 @@ def test_a_data_set_name_cannot_lead_out_of_the_target(
     assert "dataset_name" in refusal("-m", model, "-o", tmp_path / "out")
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("No space left")], ids=type)
 def test_a_full_disk_leaves_no_half_release(
-    make_model: MakeModel, refusal: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: MakeModel,
+    refusal: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("nnunet_kd.deployment.release.save_atomically", fail)
     out = tmp_path / "out"
