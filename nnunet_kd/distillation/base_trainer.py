@@ -1,5 +1,6 @@
 """nnU-Net's trainer made fit for any host: CPUs in bfloat16, gloo, and checkpoints that survive a crash."""
 
+import operator
 import os
 import time
 from collections.abc import Mapping
@@ -18,7 +19,13 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_kd.distillation.checkpoints import TEMPORARY, load_checkpoint_safely, save_atomically, to_plain
+from nnunet_kd.distillation.checkpoints import (
+    TEMPORARY,
+    UnsafeCheckpointError,
+    load_checkpoint_safely,
+    save_atomically,
+    to_plain,
+)
 from nnunet_kd.distillation.features import bare_network
 from nnunet_kd.distillation.random_state import random_state, restore_random_state
 from nnunet_kd.distillation.support import FullPrecision, ends_on_usage_error, seed_everything
@@ -242,7 +249,8 @@ class BaseTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Continue from a checkpoint, after checking that it is data and whole.
 
-        When training continues, a damaged file is passed over for the next one: final, latest, best, fresh.
+        When training continues, a damaged file is passed over for the next one: final, latest, best. If none is left,
+        training does not start afresh, because it would write over them.
 
         Args:
             filename_or_checkpoint: The file.
@@ -253,15 +261,30 @@ class BaseTrainer(nnUNetTrainer):
             try:
                 checkpoint = load_checkpoint_safely(candidate)
             except UsageError as error:
-                if not self.logger.resume:
+                if isinstance(error, UnsafeCheckpointError) or not self.logger.resume:
                     raise
                 self.print_to_log_file(f"Passed over: {error}")
                 continue
-            super().load_checkpoint(str(candidate))
-            self.resumed = checkpoint.get("kd") or {}
+            self._take_over(checkpoint, candidate)
             self.print_to_log_file(f"Continuing from {candidate.name} at epoch {self.current_epoch}")
             return
-        self.print_to_log_file("No whole checkpoint: starting afresh")
+        raise UsageError(
+            f"no whole checkpoint in {self.output_folder} to continue from (see above); copy one there, or train "
+            "without --c, which starts afresh and writes over what is there"
+        )
+
+    def _take_over(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Set network, optimiser and log; a checkpoint of other plans, or without one of them, is refused."""
+        try:
+            super().load_checkpoint(str(path))
+            self.resumed = dict(checkpoint.get("kd") or {})
+            self.current_epoch = operator.index(self.current_epoch)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UsageError(
+                f"{path} does not suit the plans '{self.plans_manager.plans_name}' ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}); if they were planned anew since, train without --c or plan "
+                "under another name with -p"
+            ) from error
 
     def _candidates(self, first: Path) -> list[Path]:
         """Return the file asked for and, when training continues, what else it may continue from."""

@@ -1,8 +1,11 @@
 """Checkpoints as data: read without executing anything, written so that none is ever half there."""
 
+import errno
 import hashlib
 import os
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,10 @@ import torch
 from nnunet_kd.errors import UsageError
 
 TEMPORARY = ".tmp"
+
+
+class UnsafeCheckpointError(UsageError):
+    """A checkpoint that is whole but holds more than data, so that it is neither read nor replaced."""
 
 
 def _allowed_globals() -> list[Any]:
@@ -31,8 +38,8 @@ def load_checkpoint_safely(path: Path | str) -> dict[str, Any]:
         The checkpoint's dictionary.
 
     Raises:
-        UsageError: If the file is missing, truncated, holds objects other than tensors,
-            plain values and numpy scalars, or is no dictionary with ``network_weights``.
+        UnsafeCheckpointError: If the file holds objects other than tensors, plain values and numpy scalars.
+        UsageError: If it is missing, truncated, or no dictionary with ``network_weights``, tensors by name.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,21 +48,31 @@ def load_checkpoint_safely(path: Path | str) -> dict[str, Any]:
         with torch.serialization.safe_globals(_allowed_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
-        raise UsageError(_reason(path, error)) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
-        raise UsageError(f"expected an nnU-Net checkpoint with 'network_weights', {path} holds none; check the path")
+        raise _reason(path, error) from error
+    if not isinstance(checkpoint, dict) or not _are_weights(checkpoint.get("network_weights")):
+        raise UsageError(
+            f"expected an nnU-Net checkpoint with 'network_weights', tensors by name, {path} holds none; check the path"
+        )
+    if not isinstance(checkpoint.get("trainer_name", ""), str):
+        raise UsageError(f"expected the name of a trainer in {path}, got {checkpoint['trainer_name']!r:.80}")
     return checkpoint
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _are_weights(value: Any) -> bool:  # noqa: ANN401  # whatever the file holds
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(weight, torch.Tensor) for key, weight in value.items()
+    )
+
+
+def _reason(path: Path, error: Exception) -> UsageError:
     text = " ".join(str(error).split())
     # an object that is not allowed has a name; the unpickler complains of damaged bytes without one
-    if zipfile.is_zipfile(path) and ("Unsupported" in text or "GLOBAL" in text):
-        return (
+    if re.search(r"GLOBAL \w[\w.]*\.\w", text) or ("Unsupported" in text and zipfile.is_zipfile(path)):
+        return UnsafeCheckpointError(
             f"refused {path}: it holds more than tensors and plain values, so that loading it could execute code; "
             "get the checkpoint from whom you trust, or repack it with 'nnunet_kd release'"
         )
-    return f"cannot read {path}: truncated or no checkpoint ({text[:120]}); train or copy it again"
+    return UsageError(f"cannot read {path}: truncated or no checkpoint ({text[:120]}); train or copy it again")
 
 
 def save_atomically(checkpoint: Any, path: Path | str) -> None:  # noqa: ANN401  # whatever torch.save takes
@@ -63,6 +80,9 @@ def save_atomically(checkpoint: Any, path: Path | str) -> None:  # noqa: ANN401 
 
     After a crash at any moment ``path`` is either the old file or the new one. The
     temporary file is removed when writing fails (a full disk).
+
+    Raises:
+        OSError: If it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(path.name + TEMPORARY)
@@ -72,8 +92,10 @@ def save_atomically(checkpoint: Any, path: Path | str) -> None:  # noqa: ANN401 
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch's word for a write that failed
+            raise OSError(errno.ENOSPC, "the checkpoint could not be written whole", str(path)) from error
         raise
 
 

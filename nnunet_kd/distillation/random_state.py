@@ -7,6 +7,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from nnunet_kd.errors import UsageError
+
 
 def _own_state() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # what nnU-Net draws from
@@ -29,10 +31,24 @@ def random_state() -> list[dict[str, Any]]:
 
 
 def restore_random_state(states: list[dict[str, Any]] | None, *, rank: int = 0) -> None:
-    """Set the states stored by :func:`random_state`; ranks that did not exist then keep their own."""
-    if not states or rank >= len(states):
+    """Set the states stored by :func:`random_state`; ranks that did not exist then keep their own.
+
+    Raises:
+        UsageError: If they have another form.
+    """
+    if not states:
         return
-    state = states[rank]
+    try:
+        if rank < len(states):
+            _restore(states[rank])
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"the checkpoint's random states are not as a trainer stores them ({' '.join(str(error).split())[:120]}); "
+            "train again without --c"
+        ) from error
+
+
+def _restore(state: dict[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

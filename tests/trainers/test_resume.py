@@ -44,7 +44,9 @@ def test_resumed_equals_uninterrupted(plan: Plan, make_trainer: Make, of: Any) -
     assert ours["lrs"] == theirs["lrs"]
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_next(plan: Plan, make_trainer: Make, of: Any) -> None:
+def test_a_damaged_checkpoint_is_passed_over_for_the_next(
+    plan: Plan, make_trainer: Make, of: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan("--seed", "5")
     trainer = make_trainer()
     trainer.run_training()
@@ -56,10 +58,59 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_next(plan: Plan, make_train
     assert "Passed over" in of.log(resumed)
     assert "Continuing from checkpoint_best.pth" in of.log(resumed)
     best.write_bytes(b"")
-    fresh = make_trainer(continue_training=True)
-    fresh.load_checkpoint(str(final))
-    assert fresh.current_epoch == 0
-    assert "starting afresh" in of.log(fresh)
+    with pytest.raises(SystemExit):  # training afresh would write over both
+        make_trainer(continue_training=True).load_checkpoint(str(final))
+    assert "no whole checkpoint" in capsys.readouterr().err
+
+
+class Unknown:
+    """An object that is no data, in a checkpoint that is whole."""
+
+
+def _change(checkpoint: dict[str, Any], key: str, value: Any) -> None:
+    if value is None:
+        del checkpoint[key]
+    else:
+        checkpoint[key] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("extra", Unknown(), "could execute code"),
+        ("init_args", None, "does not suit the plans"),
+        ("optimizer_state", {}, "does not suit the plans"),
+        ("network_weights", {}, "does not suit the plans"),
+        ("current_epoch", "x", "does not suit the plans"),
+        ("kd", [1], "does not suit the plans"),
+        ("kd", {"random": "x"}, "random states"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_continued_stays_and_costs_a_line(
+    plan: Plan, make_trainer: Make, capsys: pytest.CaptureFixture[str], key: str, value: Any, message: str
+) -> None:
+    plan()
+    trainer = make_trainer()
+    trainer.initialize()
+    latest = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(latest))
+    checkpoint = torch.load(latest, weights_only=False)
+    _change(checkpoint, key, value)
+    torch.save(checkpoint, latest)
+    before, resumed = latest.read_bytes(), make_trainer(continue_training=True)
+    capsys.readouterr()
+
+    def carry_on() -> None:
+        resumed.load_checkpoint(str(latest))
+        resumed.on_train_start()
+
+    with pytest.raises(SystemExit) as stop:
+        carry_on()
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert latest.read_bytes() == before
 
 
 def test_validation_refuses_a_damaged_checkpoint(
