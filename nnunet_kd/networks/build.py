@@ -15,7 +15,7 @@ def find_trainer(name: str) -> type:
     """Return a trainer class by its name, searched as nnU-Net searches.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If there is none, or if a file that nnU-Net searches for it cannot be imported.
     """
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
@@ -25,6 +25,10 @@ def find_trainer(name: str) -> type:
         raise UsageError(
             f"nnU-Net does not find the trainer {name}; install the package it is from, "
             "or set nnUNet_extTrainer to its folder"
+        ) from error
+    except Exception as error:  # nnU-Net imports every file of those folders
+        raise UsageError(
+            f"nnU-Net cannot search for the trainer {name}: {type(error).__name__}: {error}; type: nnunet_kd doctor"
         ) from error
     return trainer
 
@@ -55,7 +59,7 @@ def build_network(folder: ModelFolder, *, trainer: str | None = None, deep_super
             trainer never trained the coarser ones.
 
     Raises:
-        UsageError: If the trainer or the network class is not installed.
+        UsageError: If the trainer or the network class is not installed, or the plans do not suit the class.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -76,3 +80,8 @@ def build_network(folder: ModelFolder, *, trainer: str | None = None, deep_super
             return build(*described, *n_channels(folder), deep_supervision)
         except ImportError as error:
             raise UsageError(f"the network of {folder.path} cannot be built here: {error}; install it") from error
+        except Exception as error:  # the network's own code meets what the plans say
+            raise UsageError(
+                f"the network of {folder.path} cannot be built from its plans: {type(error).__name__}: {error!s:.200}; "
+                "plan or copy it again"
+            ) from error

@@ -2,11 +2,13 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.nnunet_files import check_dataset, check_plans
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -31,19 +33,33 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  # any JSON value
     """Read a JSON file.
 
     Raises:
-        UsageError: If it is missing or damaged.
+        UsageError: If it is missing, cannot be read, or is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"expected a file at {path}, found none") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; check the path") from None
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"cannot read {path} as JSON: {error}") from None
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object, as all of nnU-Net's do.
+
+    Raises:
+        UsageError: If it is missing, cannot be read, is damaged, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UsageError(f"expected a JSON object {{...}} in {path}, got {type(content).__name__}; copy it again")
+    return content
+
+
 def write_json_atomically(data: Any, path: Path) -> None:  # noqa: ANN401  # any JSON value
-    """Write JSON under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write JSON under a temporary name of this process, then rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(data, indent=4) + "\n", encoding="utf-8")
         temporary.replace(path)
@@ -81,9 +97,11 @@ class ModelFolder:
         """Return the path of a fold's checkpoint.
 
         Raises:
-            UsageError: If fold or file is missing; names the folds that exist and what to type.
+            UsageError: If fold or file is missing, or the file is empty; names the folds that exist and what to type.
         """
         path = self.path / f"fold_{fold}" / name
+        if path.is_file() and path.stat().st_size == 0:
+            raise UsageError(f"{path} is empty; copy it again, or name another checkpoint with -chk")
         if path.is_file():
             return path
         if not path.parent.is_dir():
@@ -102,23 +120,23 @@ def open_model_folder(text: str | Path) -> ModelFolder:
     """Open a model folder given absolute, relative to ``nnUNet_results`` or to the working directory.
 
     Raises:
-        UsageError: If it is missing, not named as nnU-Net names model folders, or lacks plans.json or dataset.json.
+        UsageError: If it is missing, not named as nnU-Net names model folders, or its plans.json or dataset.json are
+            missing or not as nnU-Net writes them.
     """
     path = _locate(text)
     parts = path.name.split("__")
     if len(parts) != 3:
         raise UsageError(f"expected a folder named TRAINER__PLANS__CONFIGURATION, got {path}; give the one with fold_X")
-    return ModelFolder(
-        path=path,
-        trainer=parts[0],
-        configuration=parts[2],
-        plans=read_json(path / "plans.json"),
-        dataset_json=read_json(path / "dataset.json"),
-    )
+    plans, dataset_json = read_json_object(path / "plans.json"), read_json_object(path / "dataset.json")
+    check_plans(plans, parts[2], str(path / "plans.json"))
+    check_dataset(dataset_json, str(path / "dataset.json"))
+    return ModelFolder(path=path, trainer=parts[0], configuration=parts[2], plans=plans, dataset_json=dataset_json)
 
 
 def _locate(text: str | Path) -> Path:
-    path = Path(text).expanduser()
+    path = Path(text)
+    with suppress(RuntimeError):  # "~name" of nobody stays a name
+        path = path.expanduser()
     results = os.environ.get("nnUNet_results")
     candidates = [path] if path.is_absolute() or not results else [Path(results) / path, path]
     for candidate in candidates:

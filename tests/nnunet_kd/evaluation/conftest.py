@@ -103,6 +103,8 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
         }  # fmt: skip
         resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
         configuration = {
+            "data_identifier": "nnUNetPlans_3d_fullres",
+            "batch_size": 2,
             "preprocessor_name": "DefaultPreprocessor",
             "patch_size": [12, 14, 16],
             "spacing": [2.0, 1.0, 1.0],

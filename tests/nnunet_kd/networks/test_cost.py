@@ -152,11 +152,17 @@ def model_folder(tmp_path: Path) -> Callable[..., Path]:
             "arch_kwargs": kwargs,
             "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         }
-        configuration: dict[str, Any] = {"patch_size": [8, 8, 8], "architecture": architecture}
+        configuration: dict[str, Any] = {
+            "data_identifier": "nnUNetPlans_3d_fullres", "batch_size": 2, "patch_size": [8, 8, 8],
+            "spacing": [1, 1, 1], "normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [False],
+            "architecture": architecture,
+        }  # fmt: skip
         if previous_stage:
             configuration["previous_stage"] = "3d_lowres"
         plans = {
             "plans_name": "nnUNetPlans",
+            "dataset_name": "Dataset900_Toy",
+            "transpose_forward": [0, 1, 2],
             "configurations": {"3d_fullres": configuration, "3d_lowres": dict(configuration)},
         }
         dataset = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
