@@ -76,7 +76,7 @@ def check_number(
     if at_most is not None:
         bounds += f" and <= {at_most}"
     expected = f"{'a whole number' if whole else 'a number'}{bounds}"
-    fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    fits = isinstance(value, kinds) and not isinstance(value, bool) and _is_finite(value)
     if fits and above is not None:
         fits = value > above
     if fits and at_least is not None:
@@ -84,7 +84,14 @@ def check_number(
     if fits and at_most is not None:
         fits = value <= at_most
     if not fits:
-        raise UsageError(f"{where}: expected {expected}, got {value!r}")
+        raise UsageError(f"{where}: expected {expected}, got {value!r:.80}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 def read_block(cls: type[T], data: Mapping[str, Any], where: str, **parsed: Any) -> T:  # noqa: ANN401

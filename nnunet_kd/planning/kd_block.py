@@ -18,6 +18,8 @@ from nnunet_kd.planning.json_blocks import (
 )
 
 VERSION = 1
+MAXIMUM_SEED = 2**32 - 1  # numpy's; the seeds of teachers and adapters lie a little above, which torch takes
+MAXIMUM_LEARNING_RATE = 10.0
 SCHEDULES = ("constant", "warmup", "ramp", "cosine")
 OPTIMIZERS = ("SGD", "AdamW")
 PRECISIONS = ("float32", "bfloat16")
@@ -162,6 +164,9 @@ def read_settings(plans: Mapping[str, Any], configuration: str) -> KDSettings | 
     if block.get("version") != VERSION:
         raise UsageError(f"kd block: expected version {VERSION}, got {block.get('version')!r}; plan again")
     configurations = block.get("configurations", {})
+    if not isinstance(configurations, Mapping):
+        kind = type(configurations).__name__
+        raise UsageError(f"kd block, configurations: expected an object, got {kind}; plan again")
     if configuration not in configurations:
         raise UsageError(
             f"plans '{plans.get('plans_name')}' distil {', '.join(configurations) or 'nothing'}, "
@@ -195,7 +200,7 @@ def parse_settings(data: Mapping[str, Any], where: str) -> KDSettings:
         _check_cacheable(settings.losses, where)
     check_choice(settings.precision, (None, *PRECISIONS), f"{where}, precision")
     if settings.seed is not None:
-        check_number(settings.seed, f"{where}, seed", at_least=0, whole=True)
+        check_number(settings.seed, f"{where}, seed", at_least=0, at_most=MAXIMUM_SEED, whole=True)
     if settings.uses_teachers and not settings.teachers:
         raise UsageError(f"{where}: losses without a teacher; add one under 'teachers' or set 'losses' to []")
     if settings.supervision_weight == 0 and not settings.uses_teachers:
@@ -224,7 +229,18 @@ def _parse_teacher(data: Mapping[str, Any], where: str) -> TeacherSource:
         check_choice(folds, ("same", "all"), f"{where}, folds")
     teacher = read_block(TeacherSource, data, where, folds=folds)
     check_number(teacher.weight, f"{where}, weight", above=0)
+    _check_texts(teacher, where)
     return teacher
+
+
+def _check_texts(teacher: TeacherSource, where: str) -> None:
+    if not isinstance(teacher.model_folder, str) or not teacher.model_folder:
+        raise UsageError(f"{where}, model_folder: expected a folder's name, got {teacher.model_folder!r:.80}")
+    if teacher.checkpoint is not None and (not isinstance(teacher.checkpoint, str) or not teacher.checkpoint):
+        raise UsageError(f"{where}, checkpoint: expected a file's name or null, got {teacher.checkpoint!r:.80}")
+    hashes = teacher.sha256
+    if not isinstance(hashes, Mapping) or not all(isinstance(text, str) for text in hashes.values()):
+        raise UsageError(f"{where}, sha256: expected an object of folds and hashes, got {hashes!r:.80}")
 
 
 def _parse_term(data: Mapping[str, Any], where: str) -> LossTerm:
@@ -243,7 +259,7 @@ def _parse_term(data: Mapping[str, Any], where: str) -> LossTerm:
     check_number(term.until, f"{where}, until", above=0, at_most=1)
     try:
         LOSSES[term.name](**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{where}: {error}") from error
     return term
 
@@ -255,7 +271,7 @@ def _parse_budget(data: Mapping[str, Any], where: str) -> Budget:
         if value is not None:
             check_number(value, f"{where}, {name}", at_least=1, whole=True)
     if budget.initial_lr is not None:
-        check_number(budget.initial_lr, f"{where}, initial_lr", above=0)
+        check_number(budget.initial_lr, f"{where}, initial_lr", above=0, at_most=MAXIMUM_LEARNING_RATE)
     check_choice(budget.optimizer, (None, *OPTIMIZERS), f"{where}, optimizer")
     return budget
 

@@ -36,7 +36,10 @@ def test_defaults_fill_what_is_left_out() -> None:
     ("changes", "message"),
     [
         ({"teecher": []}, r"unknown key 'teecher' \(did you mean 'teachers'\?\); known keys: method, seed"),
-        ({"losses": [{"name": "logits_kk"}]}, r"expected one of logits_kl, .*got 'logits_kk' \(did you mean 'logits_kl'"),
+        (
+            {"losses": [{"name": "logits_kk"}]},
+            r"expected one of logits_kl, .*got 'logits_kk' \(did you mean 'logits_kl'",
+        ),
         ({"losses": [{"name": "logits_kl", "temprature": 1}]}, "unknown key 'temprature'"),
         ({"losses": [{"name": "logits_kl", "temperature": 0}]}, "temperature: expected a number > 0, got 0"),
         ({"losses": [{"name": "logits_kl", "weight": -1}]}, "weight: expected a number >= 0, got -1"),
@@ -52,9 +55,18 @@ def test_defaults_fill_what_is_left_out() -> None:
         ({"cache": {"step_size": 0}}, "step_size: expected a number > 0 and <= 1, got 0"),
         ({"budget": {"num_epochs": 0}}, "num_epochs: expected a whole number >= 1, got 0"),
         ({"budget": {"num_epochs": True}}, "num_epochs: expected a whole number >= 1, got True"),
-        ({"budget": {"initial_lr": float("nan")}}, "initial_lr: expected a number > 0, got nan"),
+        ({"budget": {"initial_lr": float("nan")}}, "initial_lr: expected a number > 0 and <= 10.0, got nan"),
         ({"budget": {"optimizer": "Adam"}}, "expected one of None, SGD, AdamW, got 'Adam'"),
-        ({"seed": "x"}, "seed: expected a whole number >= 0, got 'x'"),
+        ({"seed": "x"}, "seed: expected a whole number >= 0 and <= 4294967295, got 'x'"),
+        ({"seed": 2**70}, "seed: expected a whole number >= 0 and <= 4294967295"),
+        ({"budget": {"initial_lr": 1e308}}, "initial_lr: expected a number > 0 and <= 10.0"),
+        ({"budget": {"num_epochs": 10**400}}, "num_epochs: expected a whole number >= 1"),
+        ({"losses": [{"name": "logits_kl", "temperature": 10**400}]}, "loss 0: "),
+        ({"teachers": [{"model_folder": 3}]}, "teacher 0, model_folder: expected a folder's name, got 3"),
+        ({"teachers": [{"model_folder": "x", "checkpoint": 5}]}, "checkpoint: expected a file's name or null, got 5"),
+        ({"teachers": [{"model_folder": "x", "checkpoint": ""}]}, "checkpoint: expected a file's name or null, got ''"),
+        ({"teachers": [{"model_folder": "x", "sha256": ["ab"]}]}, "sha256: expected an object"),
+        ({"teachers": [{"model_folder": "x", "sha256": {"0": 5}}]}, "sha256: expected an object"),
         ({"precision": "fp16"}, "expected one of None, float32, bfloat16"),
         ({"supervision_weight": 0, "losses": []}, "nothing to learn from"),
     ],
@@ -72,6 +84,12 @@ def test_a_configuration_that_was_not_planned_is_refused_with_the_command() -> N
     plans = {"plans_name": "nnUNetKDPlans", "kd": {"version": 1, "configurations": {"2d": {}}}}
     with pytest.raises(UsageError, match=r"distil 2d, not '3d_fullres'; add it with: nnunet_kd plan .* -c 3d_fullres"):
         read_settings(plans, "3d_fullres")
+
+
+@pytest.mark.parametrize("kd", [None, [], "x", {"version": 1, "configurations": None}])
+def test_a_block_of_another_kind_is_refused(kd: Any) -> None:
+    with pytest.raises(UsageError, match=r"kd block.*expected a"):
+        read_settings({"kd": kd}, "2d")
 
 
 def test_another_version_is_refused() -> None:
