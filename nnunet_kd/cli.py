@@ -5,7 +5,10 @@ it is imported only when its verb is asked for, so that ``nnunet_kd --help`` cos
 """
 
 import argparse
+import errno
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 from nnunet_kd import __version__, discovery
@@ -23,6 +26,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("nnunet_kd.dataset_conversion.command", "turn a challenge's download into an nnU-Net data set"),
     "doctor": ("nnunet_kd.doctor", "check the installation and say how to mend each fault"),
     "demo": ("nnunet_kd.phantoms.command", "from nothing to a comparison report in ten minutes"),
+}
+
+BROKEN_PIPE = 141  # what shells report of a program that the closed pipe ended
+_CURES = {
+    errno.ENOSPC: "free space there or name another folder",
+    errno.EDQUOT: "free space there or name another folder",
+    errno.EROFS: "name a folder that takes files",
+    errno.EACCES: "name a folder that takes files, or change its permissions",
+    errno.EPERM: "name a folder that takes files, or change its permissions",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "the link leads to itself; name the folder itself",
 }
 
 _USAGE = "nnunet_kd VERB [options]"
@@ -51,13 +65,44 @@ def _parser(verb: str) -> tuple[argparse.ArgumentParser, object]:
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb and return its exit status.
 
-    A mistake of the user ends in one line on stderr and status 2; anything else is a bug
-    of ours and keeps its traceback.
+    A mistake of the user ends in one line on stderr and status 2, and so does what the operating system refuses: a full
+    disk, a folder that takes no files, too long a name. A reader that has gone (``nnunet_kd doctor | head -1``) ends
+    the program silently. Anything else is a bug of ours and keeps its traceback.
 
     Args:
         arguments: What follows the program's name; ``None`` takes the command line's.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with suppress(AttributeError):  # what the terminal's encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()  # here, where a failure can still be reported
+    except BrokenPipeError:
+        _silence_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        print(f"nnunet_kd: {_explain(error)}", file=sys.stderr)
+        _silence_output()
+        return 2
+
+
+def _explain(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or str(error)
+    return " ".join(f"{what}; {_CURES.get(error.errno, 'check the path and its disk')}".split())
+
+
+def _silence_output() -> None:
+    """Keep the interpreter from flushing once more, at its end, into an output that takes nothing."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):  # an output without a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0

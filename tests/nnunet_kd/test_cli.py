@@ -1,6 +1,9 @@
 """The program: every verb explains itself, and a mistake costs one line and status 2."""
 
 import argparse
+import errno
+import io
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -68,6 +71,40 @@ def test_a_mistake_of_the_user_costs_one_line(
     monkeypatch.setitem(sys.modules, "toy_verb", verb)
     assert cli.main(["toy"]) == 2
     assert capsys.readouterr().err == "nnunet_kd toy: expected a number, got 'x'; type: -d 4\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR])
+def test_what_the_system_refuses_costs_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def fail(_: argparse.Namespace) -> None:
+        raise OSError(number, os.strerror(number), "/full/plans.json")
+
+    monkeypatch.setitem(cli.VERBS, "toy", ("toy_verb", "a verb that fails"))
+    verb = SimpleNamespace(EXAMPLE="", add_arguments=lambda _: None, run=fail)
+    monkeypatch.setitem(sys.modules, "toy_verb", verb)
+    assert cli.main(["toy"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"nnunet_kd: /full/plans.json: {os.strerror(number)}; ")
+    assert line.count("\n") == 1
+
+
+def test_a_reader_that_has_gone_ends_the_program_silently() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "nnunet_kd"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (cli.BROKEN_PIPE, "")
+
+
+def test_an_encoding_that_lacks_a_letter_does_not_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(cli, "_overview", lambda: "ü")
+    assert cli.main([]) == 0
+    assert terminal.buffer.getvalue() == b"\\xfc\n"
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
