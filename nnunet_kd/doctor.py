@@ -27,15 +27,22 @@ MOVED = "TORCH_DEVICE_BACKEND_AUTOLOAD=0 pip uninstall nnunet-kd, then install a
 
 # what a command of nnU-Net does: import torch, then look trainers up by name; the answer is the last line
 _PROBE = """
-import json, os, torch
+import json, os, traceback, torch
 from importlib import import_module
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+def culprit(error):
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    files.append(getattr(error, "filename", None))  # a SyntaxError's
+    folders = tuple(filter(None, after_torch.split(os.pathsep)))
+    return next((file for file in reversed(files) if folders and str(file).startswith(folders)), "")
 
 def look_up(name):
     try:
         found = recursive_find_trainer_class_by_name(name)
-    except Exception as error:
-        return {"error": " ".join(str(error).split())}
+    except (Exception, SystemExit) as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return {"error": text, "file": culprit(error)}
     return {"module": found.__module__, "same": found is getattr(ours, name)}
 
 variable = "nnUNet_extTrainer"
@@ -181,6 +188,10 @@ def _explain_failure(stderr: str) -> Finding:
 
 
 def _check_trainer(name: str, found: dict[str, Any]) -> Finding:
+    theirs = found.get("file", "")
+    if theirs and not Path(theirs).is_relative_to(discovery.FOLDER):
+        text = f"nnU-Net cannot look for {name}, because {theirs} fails: {found['error'][:200]}"
+        return Finding(kind="fault", text=text, cure=f"mend that file or take its folder out of {discovery.VARIABLE}")
     if "error" in found:
         cure = f"unset {discovery.AUTOLOAD} TORCH_DEVICE_BACKEND_AUTOLOAD, or install again: {INSTALL}"
         return Finding(kind="fault", text=f"nnU-Net does not find {name}: {found['error'][:200]}", cure=cure)

@@ -112,6 +112,17 @@ def test_another_trainer_of_the_same_name_is_a_fault(tmp_path: Path, monkeypatch
     assert (finding.kind, "their_trainer" in finding.text) == ("fault", True)
 
 
+@pytest.mark.parametrize("code", ["{}[1]", "raise SystemExit(1)", "def broken("])
+def test_a_broken_file_among_the_users_trainers_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    (tmp_path / "their_trainer.py").write_text(code)
+    monkeypatch.setenv(discovery.VARIABLE, str(tmp_path))
+    finding = next(doctor.check_nnunet())
+    assert (finding.kind, str(tmp_path / "their_trainer.py") in finding.text) == ("fault", True)
+    assert finding.cure.startswith("mend that file")
+
+
 def test_a_folder_of_trainers_that_is_gone_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(discovery.VARIABLE, os.pathsep.join(["/gone", str(discovery.FOLDER)]))
     assert [finding.text.split()[2] for finding in doctor.check_hook()] == ["/gone,"]
