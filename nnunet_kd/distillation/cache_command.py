@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "nnunet_kd cache_teacher -d 4 -c 3d_fullres -p nnUNetKDPlans -f 0 -device cuda"
 
-COMPRESSION = 3.0  # of soft labels on disk
+COMPRESSION = 2.5  # measured on hippocampus crops, which are mostly border; larger images have more certain voxels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

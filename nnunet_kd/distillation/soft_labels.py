@@ -165,7 +165,9 @@ def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:  # noqa: A
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         keys = list(dict.fromkeys([*ours, *theirs]))
         return [d for k in keys for d in differences(ours.get(k), theirs.get(k), f"{name} {k}".strip())]
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+    if isinstance(ours, list) and isinstance(theirs, list):
+        if len(ours) != len(theirs):
+            return [f"{len(theirs)} {name} (not {len(ours)})"]
         return [d for a, b in zip(ours, theirs, strict=True) for d in differences(a, b, name)]
     return [] if ours == theirs else [f"{name} {_short(theirs)} (not {_short(ours)})"]
 
@@ -225,7 +227,7 @@ def write_case(
             urlpath=str(temporary),
             chunks=chunks,
             blocks=blocks,
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 5, "filters": [blosc2.Filter.NOFILTER], "nthreads": 1},
+            cparams={"codec": blosc2.Codec.LZ4HC, "clevel": 5, "filters": [blosc2.Filter.NOFILTER], "nthreads": 1},
         )
         record = {
             "sha256": file_sha256(temporary),

@@ -22,11 +22,11 @@ CACHE = ["cache_teacher", "-d", "900", "-f", "0", "-device", "cpu", "-np", "0"]
 
 def test_positions_in_the_patient_are_kept_through_transposition_and_resampling() -> None:
     """Logits that are linear in the position stay so, away from the border where nothing is beyond it."""
-    theirs, ours = [2, 0, 1], [1, 0, 2]
+    theirs, ours = [2, 0, 1], [0, 1, 2]
     size = (12, 18, 24)  # millimetres
     axes_mm = [torch.arange(n * 2) / 2 + 0.25 for n in size]  # centres of voxels of 0.5 mm
     position = torch.stack(torch.meshgrid(*axes_mm, indexing="ij"))
-    found = onto_grid(position.permute(0, *(a + 1 for a in theirs)), permutation(theirs, ours), (18, 12, 24))
+    found = onto_grid(position.permute(0, *(a + 1 for a in theirs)), permutation(theirs, ours), size)
     coarse = torch.stack(torch.meshgrid(*(torch.arange(n) + 0.5 for n in size), indexing="ij"))
     expected = coarse.permute(0, *(a + 1 for a in ours))
     torch.testing.assert_close(found[:, 1:-1, 1:-1, 1:-1], expected[:, 1:-1, 1:-1, 1:-1])
