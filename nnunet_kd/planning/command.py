@@ -21,7 +21,8 @@ from nnunet_kd.planning.kd_block import (
     parse_settings,
     settings_to_json,
 )
-from nnunet_kd.planning.model_folder import ModelFolder, nnunet_folder, open_model_folder, portable, read_json
+from nnunet_kd.planning.model_folder import ModelFolder, nnunet_folder, open_model_folder, portable, read_json_object
+from nnunet_kd.planning.nnunet_files import check_dataset, check_plans
 from nnunet_kd.planning.presets import PRESETS
 from nnunet_kd.planning.students import STUDENTS
 
@@ -159,7 +160,8 @@ def run(options: argparse.Namespace) -> None:
     from nnunet_kd.planning.taps import check_pairs, tap_tables
 
     preprocessed = find_dataset_folder(options.d)
-    dataset_json = read_json(preprocessed / "dataset.json")
+    dataset_json = read_json_object(preprocessed / "dataset.json")
+    check_dataset(dataset_json, str(preprocessed / "dataset.json"))
     teachers = [open_model_folder(folder) for folder in options.teacher]
     for teacher in teachers:
         _check_teacher_options(teacher, options)
@@ -175,7 +177,8 @@ def run(options: argparse.Namespace) -> None:
         depth=options.depth,
         plans_name=plans_name,
     )
-    base = _base_plans(preprocessed, options.from_plans) if options.from_plans or not teachers else teachers[0].plans
+    from_file = options.from_plans or not teachers
+    base = _base_plans(preprocessed, options.from_plans, options.c) if from_file else teachers[0].plans
     existing = planner.check_existing(preprocessed / f"{plans_name}.json", request, overwrite=options.overwrite)
     plans = planner.student_plans(
         base, request, settings, dataset_name=preprocessed.name, teachers=teachers, existing=existing
@@ -201,8 +204,12 @@ def find_dataset_folder(text: str) -> Path:
         UsageError: If there is none, or more than one.
     """
     preprocessed = nnunet_folder("nnUNet_preprocessed")
-    pattern = f"Dataset{int(text):03d}_*" if text.isdecimal() else text
-    found = sorted(folder for folder in preprocessed.glob(pattern) if folder.is_dir())
+    start = f"Dataset{int(text):03d}_" if text.isdecimal() else None
+    found = sorted(
+        folder
+        for folder in preprocessed.iterdir()
+        if folder.is_dir() and (folder.name == text if start is None else folder.name.startswith(start))
+    )
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
         raise UsageError(
@@ -221,8 +228,14 @@ def _check_teacher_options(teacher: ModelFolder, options: argparse.Namespace) ->
     if not options.random_teacher and options.folds != ["same"]:
         for fold in teacher.folds if options.folds == ["all"] else options.folds:
             teacher.checkpoint(fold, options.chk)
-    elif not options.random_teacher and not teacher.folds:
-        raise UsageError(f"expected trained folds in {teacher.path}, found none; train the teacher with nnUNetv2_train")
+    elif not options.random_teacher:
+        if not teacher.folds:
+            raise UsageError(
+                f"expected trained folds in {teacher.path}, found none; train the teacher with nnUNetv2_train"
+            )
+        trained = [fold for fold in teacher.folds if (teacher.path / f"fold_{fold}" / options.chk).is_file()]
+        for fold in trained or teacher.folds[:1]:  # the others may be trained until their students are
+            teacher.checkpoint(fold, options.chk)
 
 
 def _method(options: argparse.Namespace) -> str:
@@ -321,11 +334,12 @@ def _split_outside_brackets(text: str) -> list[str]:
     return parts
 
 
-def _base_plans(preprocessed: Path, plans_name: str | None) -> dict[str, Any]:
+def _base_plans(preprocessed: Path, plans_name: str | None, configuration: str) -> dict[str, Any]:
     plans_name = plans_name or "nnUNetPlans"
     path = preprocessed / f"{plans_name}.json"
     if not path.is_file():
         found = sorted(file.stem for file in preprocessed.glob("*Plans.json"))
         check_choice(plans_name, found, "--from-plans")
-    plans: dict[str, Any] = read_json(path)
+    plans = read_json_object(path)
+    check_plans(plans, configuration, str(path))
     return plans

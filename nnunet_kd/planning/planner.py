@@ -1,5 +1,6 @@
 """The student's plans: the teacher's own, with a smaller network and a kd block."""
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from nnunet_kd.distillation.checkpoints import file_sha256
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.checks import check_teacher, common_patch, network_strides
 from nnunet_kd.planning.kd_block import VERSION, KDSettings, TeacherSource, settings_to_json
-from nnunet_kd.planning.model_folder import ModelFolder, read_json, write_json_atomically
+from nnunet_kd.planning.model_folder import ModelFolder, read_json_object, write_json_atomically
 from nnunet_kd.planning.students import student_architecture
 
 
@@ -48,11 +49,13 @@ def check_plans_name(name: str) -> None:
     """Refuse names that nnU-Net could not split again.
 
     Raises:
-        UsageError: If the name holds ``__`` or a path separator, or does not end in ``Plans``.
+        UsageError: If the name holds ``__``, or other characters than files and shells take everywhere, or does not
+            end in ``Plans``.
     """
-    if "__" in name or "/" in name or "\\" in name or not name.endswith("Plans"):
+    if "__" in name or not re.fullmatch(r"[\w.+-]*Plans", name):
         raise UsageError(
-            f"-p: expected a name that ends in 'Plans' without '__' and '/', got '{name}'; e.g. nnUNetKDPlans"
+            "-p: expected a name of letters, digits and _.+- that ends in 'Plans' without '__' and '/', "
+            f"got '{name}'; e.g. nnUNetKDPlans"
         )
 
 
@@ -127,14 +130,23 @@ def check_existing(path: Path, request: StudentRequest, *, overwrite: bool) -> d
     """Return the plans already there, without the requested configuration's kd entry.
 
     Raises:
-        UsageError: If they distil that configuration already and ``overwrite`` is false, or are none of ours.
+        UsageError: If they distil that configuration already and ``overwrite`` is false, are none of ours, or have
+            another name than their file.
     """
     if not path.exists():
         return None
-    plans: dict[str, Any] = read_json(path)
+    plans = read_json_object(path)
     if "kd" not in plans:
         raise UsageError(f"{path} exists and has no kd block, so it is not ours to change; choose another name with -p")
-    if request.configuration in plans["kd"].get("configurations", {}) and not overwrite:
+    if plans.get("plans_name") != path.stem:
+        raise UsageError(
+            f"{path} calls itself {plans.get('plans_name')!r:.80}, so it is a copy and not ours to change; choose "
+            "another name with -p"
+        )
+    kd = plans["kd"]
+    if not all(isinstance(block, dict) and isinstance(block.get("configurations"), dict) for block in (plans, kd)):
+        raise UsageError(f"{path}: expected objects 'configurations', also in 'kd'; choose another name with -p")
+    if request.configuration in kd["configurations"] and not overwrite:
         raise UsageError(
             f"{path.stem} distils {request.configuration} already; type --overwrite to plan it anew, or choose another "
             "name with -p"

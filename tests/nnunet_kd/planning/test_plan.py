@@ -78,6 +78,20 @@ def test_a_random_teacher_is_a_teacher_without_checkpoint(site: Any, plan: Plan)
     assert entry["sha256"] == {}
 
 
+def test_it_says_what_the_student_learns_from_and_for_how_long(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    plan("--losses", "logits_kl:weight=0.5,schedule=ramp,temperature=4")
+    output = capsys.readouterr().out
+    assert "1 teacher (checkpoint_final.pth, the fold being trained) through logits_kl (weight 0.5, ramp" in output
+    assert "temperature 4)" in output
+    plan("--random-teacher", "-p", "nnUNetKDRandomPlans", "--epochs", "7")
+    output = capsys.readouterr().out
+    assert "RANDOM weights" in output
+    assert "budget: 7 epochs of" in output
+    assert "these plans of the data set have another:\n  nnUNetKDPlans: 2 epochs of" in output
+    plan("--method", "none", "-p", "nnUNetKDNonePlans")
+    assert "learns from: labels only (a control, or a teacher to be)" in capsys.readouterr().out
+
+
 def test_several_teachers_and_folds_make_an_ensemble(site: Any, plan: Plan, teacher: Path) -> None:
     other = teacher.with_name("nnUNetTrainer__nnUNetOtherPlans__3d_fullres")
     shutil.copytree(teacher, other)
@@ -130,6 +144,15 @@ def test_names_keep_methods_and_seeds_apart(method: str | None, seed: int | None
         (["--folds", "x"], "expected fold x"),
         (["-chk", "checkpoint_latest.pth", "--folds", "all"], "expected checkpoint_latest.pth"),
         (["-p", "my__Plans"], "without '__'"),
+        (["-p", "a:b*Plans"], "letters, digits"),
+        (["-p", "a\nPlans"], "letters, digits"),
+        (["-p", "a" * 300 + "Plans"], "give a shorter name"),
+        (["-d", ""], "expected one data set ''"),
+        (["-d", "/abs"], "expected one data set '/abs'"),
+        (["--teacher", "~nobody-of-this-name/x"], "no model folder"),
+        (["-chk", "nope.pth"], "expected nope.pth"),
+        (["-chk", ""], "expected  in"),
+        (["--lr", "1e308"], "initial_lr: expected a number > 0"),
         (["-p", "nnUNetPlans"], "has no kd block"),
         (["--epochs", "0"], "num_epochs: expected a whole number >= 1"),
     ],
@@ -142,6 +165,47 @@ def test_mistakes_end_in_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert written(site) == ["nnUNetKDTeacherPlans.json"]
+
+
+@pytest.mark.parametrize("folds", [["same"], ["all"], ["0"]])
+def test_an_empty_checkpoint_is_no_teacher(
+    site: Any, plan: Plan, teacher: Path, capsys: pytest.CaptureFixture[str], folds: list[str]
+) -> None:
+    (teacher / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
+    assert plan("--folds", *folds) == 2
+    assert "is empty" in capsys.readouterr().err
+    assert written(site) == ["nnUNetKDTeacherPlans.json"]
+
+
+def test_folds_may_be_trained_after_planning(plan: Plan, teacher: Path) -> None:
+    (teacher / "fold_0" / "checkpoint_final.pth").unlink()
+    assert plan() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"plans_name": "nnUNetPlans"},
+        {"plans_name": "../../escape"},
+        {"plans_name": None},
+        {"kd": None},
+        {"kd": []},
+        {"kd": {}},
+        {"configurations": None},
+    ],
+)
+def test_plans_that_are_not_ours_are_not_overwritten(
+    site: Any, plan: Plan, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
+) -> None:
+    plan()
+    folder = site.preprocessed / site.dataset
+    content = site.plans("nnUNetKDPlans") | {"plans_name": "copyPlans"} | change
+    (folder / "copyPlans.json").write_text(json.dumps(content))
+    before = {path: path.read_bytes() for path in site.root.rglob("*.json")}
+    capsys.readouterr()
+    assert plan("-p", "copyPlans", "--overwrite") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path: path.read_bytes() for path in site.root.rglob("*.json")} == before
 
 
 @pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
