@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _explain(error: OSError) -> str:
     what = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or str(error)
-    return " ".join(f"{what}; {_CURES.get(error.errno, 'check the path and its disk')}".split())
+    return " ".join(f"{what}; {_CURES.get(error.errno or 0, 'check the path and its disk')}".split())
 
 
 def _silence_output() -> None:

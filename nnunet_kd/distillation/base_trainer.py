@@ -276,9 +276,9 @@ class BaseTrainer(nnUNetTrainer):
     def _take_over(self, checkpoint: Mapping[str, Any], path: Path) -> None:
         """Set network, optimiser and log; a checkpoint of other plans, or without one of them, is refused."""
         try:
+            operator.index(checkpoint["current_epoch"])  # nnU-Net takes whatever stands there
             super().load_checkpoint(str(path))
             self.resumed = dict(checkpoint.get("kd") or {})
-            self.current_epoch = operator.index(self.current_epoch)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UsageError(
                 f"{path} does not suit the plans '{self.plans_manager.plans_name}' ({type(error).__name__}: "

@@ -151,7 +151,7 @@ def test_names_keep_methods_and_seeds_apart(method: str | None, seed: int | None
         (["-d", "/abs"], "expected one data set '/abs'"),
         (["--teacher", "~nobody-of-this-name/x"], "no model folder"),
         (["-chk", "nope.pth"], "expected nope.pth"),
-        (["-chk", ""], "expected  in"),
+        (["-chk", ""], "expected in"),
         (["--lr", "1e308"], "initial_lr: expected a number > 0"),
         (["-p", "nnUNetPlans"], "has no kd block"),
         (["--epochs", "0"], "num_epochs: expected a whole number >= 1"),
