@@ -47,6 +47,7 @@ class DistillationLogger(LocalLogger):
         holds the distillation too, and would seem to diverge where a term's weight rises.
         """
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
         log = self.my_fantastic_logging
         n_epochs = min(len(values) for values in log.values())
@@ -70,7 +71,7 @@ class DistillationLogger(LocalLogger):
         _draw(rates, "learning rate", {"": log["lrs"]}, n_epochs)
         times.set_ylim(0, 1.1 * times.get_ylim()[1])
         rates.set_xlabel("epoch")
-        rates.xaxis.get_major_locator().set_params(integer=True)
+        rates.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.savefig(Path(output_folder) / "progress.png", dpi=80)
 
 
