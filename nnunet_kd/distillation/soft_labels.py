@@ -88,6 +88,8 @@ def recipe(
     preprocessing = {key: planned.get(key) for key in _PREPROCESSING} | {"transpose": plans["transpose_forward"]}
     if "CTNormalization" in planned["normalization_schemes"]:
         preprocessing["CT statistics"] = plans["foreground_intensity_properties_per_channel"]
+    if planned.get("previous_stage"):
+        preprocessing["previous stage's plans"] = plans["plans_name"]  # whose segmentations the teacher is shown
     total = sum(source.weight for source in settings.teachers)
     members = [
         {**member, "weight": round(member["weight"] / total, 6)}

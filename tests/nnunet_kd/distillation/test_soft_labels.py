@@ -88,6 +88,12 @@ def test_what_does_not_change_the_values_keeps_the_hash(same: dict[str, Any]) ->
     assert soft_labels.key(same) == soft_labels.key(recipe(settings()))
 
 
+def test_students_of_a_cascade_share_no_cache_with_other_plans() -> None:
+    """Their teacher is shown the segmentations of the student's own first stage."""
+    cascade = changed(previous_stage="3d_lowres")
+    assert recipe(settings(), plans=cascade) != recipe(settings(), plans=cascade | {"plans_name": "otherPlans"})
+
+
 def test_ensembles_of_all_folds_share_one_cache_and_keep_the_members_that_were_recorded() -> None:
     ensemble = settings(teachers=(TeacherSource(model_folder="x", folds="all", sha256={"1": "bb", "0": "aa"}),))
     assert recipe(ensemble, fold=0) == recipe(ensemble, fold=3)
