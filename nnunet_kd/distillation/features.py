@@ -108,7 +108,7 @@ def find_module(network: nn.Module, name: str) -> nn.Module:
     Raises:
         UsageError: If there is none; names the nearest.
     """
-    modules = dict(bare_network(network).named_modules(remove_duplicate=False))
+    modules: dict[str, nn.Module] = dict(bare_network(network).named_modules(remove_duplicate=False))
     if name and name in modules:
         return modules[name]
     nearest = get_close_matches(name, filter(None, modules), n=3, cutoff=0.3) or stage_names(network)

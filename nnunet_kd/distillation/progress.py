@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
@@ -83,5 +83,5 @@ def _draw(axes: "Axes", label: str, curves: dict[str, list[float]], n_epochs: in
         axes.plot(np.arange(n_epochs), values[:n_epochs], color=colour, label=name or label, marker=style)
     axes.set_ylabel(label)
     if any(curves):  # above the panel, where it covers no curve
-        side = "lower right" if first else "lower left"
-        axes.legend(loc=side, bbox_to_anchor=(1 if first else 0, 1), ncols=4, frameon=False)
+        side: Literal["lower right", "lower left"] = "lower right" if first else "lower left"
+        axes.legend(loc=side, bbox_to_anchor=(1.0 if first else 0.0, 1.0), ncols=4, frameon=False)

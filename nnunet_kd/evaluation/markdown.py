@@ -152,7 +152,9 @@ def _costs(report: Report) -> list[str]:
         timing = report.timings.get(arm)
         cells += [f"{timing.seconds_per_case:.3g}", f"{timing.peak_megabytes:.0f}"] if timing else []
         rows.append([arm, *cells])
-    return ["## Cost", "", *_table(head, rows), *_timing_notes(report)]
+    without = [arm.name for arm in report.arms.values() if arm.name not in report.costs]
+    missing = [f"No --model was given for {', '.join(without)}.", ""] if without else []
+    return ["## Cost", "", *_table(head, rows), *missing, *_timing_notes(report)]
 
 
 def _timing_notes(report: Report) -> list[str]:

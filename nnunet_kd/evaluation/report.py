@@ -121,12 +121,17 @@ def _chosen_arm(given: str | None, default: str | None, arms: Mapping[str, Any],
 def _check_arms(comparison: Comparison) -> list[Run]:
     if not comparison.arms:
         raise UsageError("expected arms to compare, got none; type --arm NAME=FOLDER")
+    owner: dict[Path, str] = {}
     for arm, sources in comparison.arms.items():
         if not sources:
             raise UsageError(f"expected a folder of predictions for arm '{arm}', got none; type --arm {arm}=FOLDER")
-        resolved = [source.resolve() for source in sources]
-        if len(set(resolved)) != len(resolved):
-            raise UsageError(f"arm '{arm}' names a folder twice: every run counts once")
+        for source in sources:
+            resolved = source.resolve()
+            if resolved in owner:
+                first = owner[resolved]
+                where = f"arm '{arm}' twice" if first == arm else f"arms '{first}' and '{arm}'"
+                raise UsageError(f"expected other predictions for every run, got '{source}' in {where}; leave one out")
+            owner[resolved] = arm
     unknown = [arm for arm in comparison.models if arm not in comparison.arms]
     if unknown:
         raise UsageError(f"--model names {some(unknown)}; the arms are {', '.join(comparison.arms)}")

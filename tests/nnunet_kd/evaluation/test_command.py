@@ -78,6 +78,7 @@ def test_models_and_images_fill_the_cost_table(
     assert content["timings"]["kd"]["mirroring"] is False
     printed = capsys.readouterr().out
     assert "| arm | parameters | GMAC per patch |" in printed
+    assert "No --model was given for student." in printed
     assert "2 threads, mirroring off, folds: teacher 1, kd 1" in printed
     assert f"in the minute before: {content['timings']['kd']['load']:.1f}" in printed
 

@@ -231,9 +231,11 @@ def test_wrong_settings_are_refused_before_anything_is_scored(
     assert not asked.output.exists()
 
 
-def test_a_folder_counts_once_in_an_arm(comparison: Callable[..., Comparison], arms: Path) -> None:
-    with pytest.raises(UsageError, match="twice"):
+def test_a_folder_counts_once(comparison: Callable[..., Comparison], arms: Path) -> None:
+    with pytest.raises(UsageError, match="in arm 'kd' twice"):
         compare(comparison(arms={"kd": [arms / "kd", arms / "labels" / ".." / "kd"]}))
+    with pytest.raises(UsageError, match="in arms 'student' and 'kd'"):
+        compare(comparison(arms={"student": [arms / "kd"], "kd": [arms / "kd"]}))
 
 
 # --- wording ---
