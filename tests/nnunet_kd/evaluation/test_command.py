@@ -1,6 +1,7 @@
 """``nnunet_kd compare`` as it is typed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def test_a_report_is_written_and_its_tables_are_printed(
 def test_several_runs_chosen_cases_and_patients_are_understood(run: Run, arms: Path) -> None:
     (arms / "cases.txt").write_text("case_1\ncase_2\n\ncase_5\n")
     (arms / "patients.json").write_text(json.dumps({f"case_{number}": number % 2 for number in range(8)}))
-    runs = f"both={arms / 'kd'},{arms / 'teacher'}"
+    copies = [shutil.copytree(arms / name, arms / f"{name}_again") for name in ("kd", "teacher")]
+    runs = f"both={copies[0]},{copies[1]}"
     assert run("--arm", runs, "--cases", str(arms / "cases.txt"), "--patients", str(arms / "patients.json")) == 0
     content = json.loads((arms / "report" / FILES["json"]).read_text())
     assert content["cases"] == ["case_1", "case_2", "case_5"]

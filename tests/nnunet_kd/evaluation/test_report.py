@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ def test_json_and_csv_tell_the_same_and_lose_nothing(comparison: Callable[..., C
 
 
 def test_identical_arms_differ_by_0_with_p_1(comparison: Callable[..., Comparison], arms: Path) -> None:
-    report = compare(comparison(arms={"student": [arms / "kd"], "kd": [arms / "kd"]}))
+    twin = shutil.copytree(arms / "kd", arms / "twin")
+    report = compare(comparison(arms={"student": [twin], "kd": [arms / "kd"]}))
     for row in report.rows:
         if row.arm == "kd":
             assert row.difference is not None
@@ -99,7 +101,7 @@ def test_identical_arms_differ_by_0_with_p_1(comparison: Callable[..., Compariso
 
 def test_runs_are_averaged_and_their_spread_is_reported(comparison: Callable[..., Comparison], arms: Path) -> None:
     three = [arms / name for name in ("teacher", "kd", "student")]
-    report = compare(comparison(arms={"student": [arms / "student"], "kd": three}))
+    report = compare(comparison(arms={"student": [shutil.copytree(arms / "student", arms / "copy")], "kd": three}))
     single = [compare(comparison(name, output=arms / f"r_{name}")) for name in ("teacher", "kd", "student")]
     means = [rows.rows[0].mean.value for rows in single]
     row = report.row("kd", FOREGROUND, "dice")
