@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from nnunet_kd.planning import planner
     from nnunet_kd.planning.checks import suits_patch
-    from nnunet_kd.planning.overview import next_commands, planned_model, side_by_side
+    from nnunet_kd.planning.overview import next_commands, planned_model, side_by_side, what_is_planned
     from nnunet_kd.planning.taps import check_pairs, tap_tables
 
     preprocessed = find_dataset_folder(options.d)
@@ -191,6 +191,7 @@ def run(options: argparse.Namespace) -> None:
         return
     check_pairs(student, teachers, patch, settings)
     print(side_by_side(plans, base, options.c, dataset_json, [t for t in teachers if suits_patch(t, patch)]))
+    print(what_is_planned(plans, options.c, preprocessed))
     path = planner.write_plans(plans, preprocessed)
     print(
         f"\nwrote {path}\n\nnext:\n" + "\n".join(f"  {line}" for line in next_commands(plans, options.c, preprocessed))
