@@ -25,14 +25,34 @@ def _started(trainer: Any) -> Any:
     return trainer
 
 
+def _interrupted(trainer: Any) -> Any:
+    """Train one epoch, then stop as Ctrl-C does."""
+    original = trainer.on_epoch_end
+
+    def stop() -> None:
+        original()
+        raise KeyboardInterrupt
+
+    trainer.on_epoch_end = stop
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_training()
+    return trainer
+
+
 def _log_text(trainer: Any) -> str:
     return Path(trainer.log_file).read_text()
 
 
 @pytest.fixture
 def of() -> SimpleNamespace:
-    """Ask a trainer for what tests compare: ``weights``, ``log``; bring it to its first step: ``started``."""
-    return SimpleNamespace(weights=_weights, largest_difference=_largest_difference, started=_started, log=_log_text)
+    """Ask a trainer for what tests compare, ``weights`` or ``log``; have it ``started`` or ``interrupted``."""
+    return SimpleNamespace(
+        weights=_weights,
+        largest_difference=_largest_difference,
+        started=_started,
+        interrupted=_interrupted,
+        log=_log_text,
+    )
 
 
 @pytest.fixture

@@ -24,16 +24,7 @@ def test_resumed_equals_uninterrupted_with_adapters_and_schedules(plan: Plan, ma
     weights, adapters = of.weights(whole), dict(whole.features.adapters.state_dict())
     shutil.rmtree(whole.output_folder)
 
-    first = make_trainer()
-    original = first.on_epoch_end
-
-    def stop_after_the_first() -> None:
-        original()
-        raise KeyboardInterrupt
-
-    first.on_epoch_end = stop_after_the_first
-    with pytest.raises(KeyboardInterrupt):
-        first.run_training()
+    of.interrupted(make_trainer())
     second = make_trainer(continue_training=True)
     second.load_checkpoint(str(Path(second.output_folder) / "checkpoint_latest.pth"))
     second.run_training()
