@@ -114,9 +114,7 @@ def _flip_last(data: bytes) -> bytes:
     return data[:-5] + bytes([data[-5] ^ 255]) + data[-4:]  # in the checksum of a .gz
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"), [("a.nii.gz", _truncate), ("a.nii.gz", _flip_last), ("a.nii", _truncate)], ids=str
-)
+@pytest.mark.parametrize(("name", "damage"), [("a.nii.gz", _truncate), ("a.nii.gz", _flip_last), ("a.nii", _truncate)])
 def test_damage_that_itk_reads_without_a_word_is_noticed(
     tmp_path: Path, save_labels: SaveLabels, name: str, damage: Callable[[bytes], bytes]
 ) -> None:
