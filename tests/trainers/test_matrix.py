@@ -33,7 +33,8 @@ HEAD = """# Tested configurations
 
 Each cell was planned, trained for one short epoch by nnU-Net's own entry point, continued with `--c` for a second one,
 validated with `--val`, predicted by `nnUNetv2_predict`, released, and predicted again from the released model by stock
-nnU-Net's trainer class. Both predictions agree voxel for voxel. The table is written by the tests:
+nnU-Net's trainer class. Both predictions agree voxel for voxel. Then the teacher's outputs were cached, the teacher was
+deleted, and a student was trained from the cache. The table is written by the tests:
 `pytest tests/trainers/test_matrix.py -m slow --write-tables`.
 
 | configuration | labels | regions (sigmoid) | ignore label |
@@ -132,6 +133,20 @@ class Bench:
         self.train(configuration, plans, "--c")
         self.train(configuration, plans, "--val")
 
+    def distil_from_cache(self, configuration: str, plans: str = "nnUNetKDPlans") -> list[float]:
+        """Train the student anew on cached outputs, the teacher gone; return the distillation loss per epoch."""
+        teacher = self.site.model("nnUNetKDTeacherPlans", configuration)
+        self.plan(configuration, plans, "--teacher", str(teacher), "--shrink", "2", "--teacher-outputs", "cached")
+        options = ["-d", "901", "-c", configuration, "-p", plans, "-f", self.fold, "-device", "cpu", "-np", "0"]
+        assert main(["cache_teacher", *options]) == 0
+        fold = self.site.model(plans, configuration) / f"fold_{self.fold}"
+        shutil.rmtree(fold)
+        shutil.rmtree(teacher)
+        self.train(configuration, plans)
+        checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=True)
+        losses: list[float] = checkpoint["logging"]["kd_logits_kl"]
+        return losses
+
     def prolong(self, configuration: str, plans_name: str) -> None:
         """Allow a second epoch, so that --c has something to do."""
         plans = self.site.plans(plans_name)
@@ -197,6 +212,9 @@ def test_every_configuration_goes_from_planning_to_a_released_model(
     ours = _voxels(bench.predict(last, "KDTrainer", tmp_path / "ours", previous))
     theirs = _voxels(bench.predict(last, "nnUNetTrainer", tmp_path / "theirs", previous))
     assert np.array_equal(ours, theirs)
+    (loss,) = bench.distil_from_cache(last)
+    assert np.isfinite(loss)
+    assert loss > 0
     passed[configuration, kind] = time.monotonic() - began
 
 
