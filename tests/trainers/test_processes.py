@@ -51,7 +51,7 @@ def test_a_users_mistake_ends_nnunets_command_with_one_line_and_status_two(
     site: Any, plan: Plan, teacher: Path, tmp_path: Path
 ) -> None:
     plan()
-    (teacher / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
+    (teacher / "fold_0" / "checkpoint_final.pth").write_bytes(b"another")
     train = [str(BIN / "nnUNetv2_train"), "900", "3d_fullres", "0", "-tr", "KDTrainer", "-p", "nnUNetKDPlans"]
     result = run(site, *train, "-device", "cpu", cwd=tmp_path)
     assert result.returncode == 2
