@@ -70,8 +70,9 @@ _RANK = """
         arguments = "900", "3d_fullres", 0, "KDTrainer", "nnUNetKDPlans", False, torch.device("cpu")
         trainer = get_trainer_from_args(*arguments)
         trainer.run_training()
-        weights = torch.cat([value.flatten() for value in trainer.bare_network().state_dict().values()])
-        torch.save({"weights": weights, "batch": trainer.batch_size, "device": str(trainer.device),
+        modules = {"weights": trainer.bare_network(), "adapters": trainer.features.adapters}
+        flat = {k: torch.cat([v.flatten() for v in m.state_dict().values()]) for k, m in modules.items()}
+        torch.save({**flat, "batch": trainer.batch_size, "device": str(trainer.device),
                     "log": trainer.logger.local_logger.my_fantastic_logging["kd_logits_kl"]}, f"{out}/{rank}.pt")
         dist.barrier()
         dist.destroy_process_group()
@@ -84,7 +85,7 @@ _RANK = """
 def test_two_gloo_processes_train_one_student(site: Any, plan: Plan, tmp_path: Path) -> None:
     import socket
 
-    plan("--seed", "0")
+    plan("--seed", "0", "--losses", "logits_kl", "fitnet:weight=0.1")
     script = tmp_path / "ranks.py"
     script.write_text(textwrap.dedent(_RANK))
     with socket.socket() as free:
@@ -94,6 +95,7 @@ def test_two_gloo_processes_train_one_student(site: Any, plan: Plan, tmp_path: P
     assert result.returncode == 0, result.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
     assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])  # gradients were averaged
+    assert torch.equal(ranks[0]["adapters"], ranks[1]["adapters"])  # and those of adapters, which DDP does not know
     assert [rank["batch"] for rank in ranks] == [1, 1]  # nnU-Net's split of the planned batch of two
     assert {rank["device"] for rank in ranks} == {"cpu"}
     assert ranks[0]["log"] == pytest.approx(ranks[1]["log"])
