@@ -57,8 +57,13 @@ def logits_kl(
     if regions:
         divergence = bernoulli_kl(p, scaled)
     else:
-        divergence = (torch.xlogy(p, p) - p * log_softmax(scaled, dim=1)).sum(dim=1, keepdim=True)
+        divergence = (p_log_p(p) - p * log_softmax(scaled, dim=1)).sum(dim=1, keepdim=True)
     return mean_over_voxels(divergence, weight) * temperature**2
+
+
+def p_log_p(p: Tensor) -> Tensor:
+    """Return ``p log p`` with 0 at 0, like ``torch.xlogy(p, p)`` in less than half its time on CPUs."""
+    return p * p.clamp(min=1e-30).log()
 
 
 def bernoulli_kl(p: Tensor, scaled: Tensor) -> Tensor:
@@ -68,7 +73,7 @@ def bernoulli_kl(p: Tensor, scaled: Tensor) -> Tensor:
         p: Probabilities, ``(B, C, *spatial)``, float32.
         scaled: Logits over temperature, same shape, float32.
     """
-    entropy = torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)
+    entropy = p_log_p(p) + p_log_p(1 - p)
     return (entropy - p * logsigmoid(scaled) - (1 - p) * logsigmoid(-scaled)).sum(dim=1, keepdim=True)
 
 
