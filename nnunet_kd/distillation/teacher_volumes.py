@@ -18,6 +18,7 @@ from nnunet_kd.distillation.raw_images import check_crop, onto_grid, permutation
 from nnunet_kd.distillation.soft_labels import pinned_folds, quantise, write_case
 from nnunet_kd.distillation.teachers import Member, TeacherEnsemble, load_members
 from nnunet_kd.errors import UsageError
+from nnunet_kd.losses.logits import probabilities
 from nnunet_kd.planning.checks import preprocessing_differences
 from nnunet_kd.planning.kd_block import KDSettings, TeacherSource, read_settings
 from nnunet_kd.planning.model_folder import ModelFolder, open_model_folder, read_json
@@ -199,7 +200,7 @@ def mean_probabilities(
     means: dict[float, Tensor] = {}
     for member, z in logits:
         for temperature in temperatures:
-            share = ensemble.probabilities(z[None], temperature)[0].mul_(member.weight / total)
+            share = probabilities(z[None], temperature, regions=ensemble.regions)[0].mul_(member.weight / total)
             means[temperature] = means[temperature].add_(share) if temperature in means else share
     return means
 

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from nnunet_kd.distillation.checkpoints import file_sha256, load_checkpoint_safely
 from nnunet_kd.distillation.objective import deep_supervision_weights
 from nnunet_kd.errors import UsageError
+from nnunet_kd.losses.logits import probabilities
 from nnunet_kd.losses.reference import Reference
 from nnunet_kd.networks.build import build_network
 from nnunet_kd.planning.kd_block import TeacherSource
@@ -185,13 +186,8 @@ class TeacherEnsemble:
     def _at_size(self, logits: Sequence[Tensor], size: Sequence[int], temperature: float) -> Tensor:
         for output in logits:
             if tuple(output.shape[2:]) == tuple(size):
-                return self.probabilities(output, temperature)
-        return interpolate(self.probabilities(logits[0], temperature), size=tuple(size), mode="area")
-
-    def probabilities(self, logits: Tensor, temperature: float) -> Tensor:
-        """Return softmax (sigmoid for regions) of ``logits / T`` in float32."""
-        scaled = logits.float() / temperature
-        return torch.sigmoid(scaled) if self.regions else torch.softmax(scaled, dim=1)
+                return probabilities(output, temperature, regions=self.regions)
+        return interpolate(probabilities(logits[0], temperature, regions=self.regions), size=tuple(size), mode="area")
 
     @torch.no_grad()
     def refuse_nonfinite(self, data: Tensor) -> None:

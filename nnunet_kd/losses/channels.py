@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from nnunet_kd.losses.contract import FeatureLoss, check_number, pointwise_convolution
+from nnunet_kd.losses.contract import FeatureLoss, adapt_unequal_channels, check_number
 from nnunet_kd.losses.maps import check_maps
 from nnunet_kd.losses.reference import Reference
 
@@ -62,9 +62,7 @@ class CWD(FeatureLoss):
 
     def adapter(self, student_channels: int, teacher_channels: int, n_axes: int) -> nn.Module | None:
         """Return the regressor of channels, ``None`` where their number is the same."""
-        if student_channels == teacher_channels:
-            return None
-        return pointwise_convolution(student_channels, teacher_channels, n_axes)
+        return adapt_unequal_channels(student_channels, teacher_channels, n_axes)
 
     def __call__(self, student: Tensor, teacher: Tensor, reference: Reference) -> Tensor:  # noqa: ARG002
         """Compare one pair of feature maps."""

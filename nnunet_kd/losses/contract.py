@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -53,10 +52,7 @@ class OutputLoss(ABC):
         temperature: T > 0, the same for teacher and student.
         guide_ignored: Whether voxels of the ignore label, which have no supervision, keep the teacher's guidance.
         weighting: How much each voxel counts, see :func:`nnunet_kd.losses.weighting.voxel_weights`.
-        zero_at_equality: Whether a student that equals its teacher costs nothing. No setting.
     """
-
-    zero_at_equality: ClassVar[bool] = True
 
     temperature: float = 1.0
     guide_ignored: bool = True
@@ -93,10 +89,7 @@ class FeatureLoss(ABC):
     Attributes:
         pairs: ``auto`` (stages of the same kind and stride), ``encoder``, ``decoder`` or ``bottleneck`` (those
             of them), or a list of ``[student module, teacher module]`` by dotted names.
-        zero_at_equality: Whether features that equal the teacher's, after the adapter, cost nothing. No setting.
     """
-
-    zero_at_equality: ClassVar[bool] = True
 
     pairs: "str | tuple[tuple[str, str], ...]" = AUTO
 
@@ -144,6 +137,13 @@ def _pair(pair: object) -> tuple[str, str]:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
         raise ValueError(f"pairs: expected [student module, teacher module], got {pair!r}")
     return pair[0], pair[1]
+
+
+def adapt_unequal_channels(student_channels: int, teacher_channels: int, n_axes: int) -> nn.Module | None:
+    """Return a pointwise convolution to the teacher's channels, ``None`` where their number is the same."""
+    if student_channels == teacher_channels:
+        return None
+    return pointwise_convolution(student_channels, teacher_channels, n_axes)
 
 
 def pointwise_convolution(channels_in: int, channels_out: int, n_axes: int) -> nn.Module:

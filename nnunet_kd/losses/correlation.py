@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nnunet_kd.losses.contract import OutputLoss, check_number
 from nnunet_kd.losses.logits import SMALLEST_PROBABILITY, check_same_shape, probabilities
 from nnunet_kd.losses.reference import Reference
-from nnunet_kd.losses.weighting import mean_over_voxels
+from nnunet_kd.losses.weighting import mean_over_voxels, weighted_mean
 
 # what varies by less than half a step of an 8-bit soft label counts as constant
 SMALLEST_VARIANCE = SMALLEST_PROBABILITY**2
@@ -87,18 +86,14 @@ def pearson_distance(u: Tensor, v: Tensor, axes: Sequence[int], weight: Tensor |
         >>> pearson_distance(u, 1 - u, [0]).round(decimals=3)
         tensor([2.])
     """
-    u, v = u - _mean(u, axes, weight), v - _mean(v, axes, weight)
-    covariance = _mean(u * v, axes, weight) + SMALLEST_VARIANCE
-    variances = [_mean(x * x, axes, weight) + SMALLEST_VARIANCE for x in (u, v)]
+
+    def mean(values: Tensor) -> Tensor:
+        return weighted_mean(values, weight, axes, keepdim=True)
+
+    u, v = u - mean(u), v - mean(v)
+    covariance = mean(u * v) + SMALLEST_VARIANCE
+    variances = [mean(x * x) + SMALLEST_VARIANCE for x in (u, v)]
     return 1 - covariance / (variances[0] * variances[1]).sqrt()
-
-
-def _mean(values: Tensor, axes: Sequence[int], weight: Tensor | None) -> Tensor:
-    if weight is None:
-        return values.mean(list(axes), keepdim=True)
-    weight = weight.to(values.dtype)
-    total = weight.sum(list(axes), keepdim=True)
-    return (values * weight).sum(list(axes), keepdim=True) / torch.where(total > 0, total, torch.ones_like(total))
 
 
 @dataclass(frozen=True, kw_only=True)

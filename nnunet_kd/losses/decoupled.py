@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from nnunet_kd.losses.contract import OutputLoss, check_number
-from nnunet_kd.losses.logits import SMALLEST_PROBABILITY, bernoulli_kl, check_same_shape
+from nnunet_kd.losses.logits import SMALLEST_PROBABILITY, bernoulli_kl, check_same_shape, p_log_p
 from nnunet_kd.losses.reference import Reference
 from nnunet_kd.losses.weighting import mean_over_voxels
 
@@ -77,7 +77,7 @@ def _target_kl(p: Tensor, scaled: Tensor, is_target: Tensor) -> Tensor:
     log_q_target = log_q.masked_fill(~is_target, 0).sum(dim=1, keepdim=True)
     # from the logarithms, not log(1 - q): a sure student in float32 has q = 1
     log_q_others = log_q.masked_fill(is_target, -torch.inf).logsumexp(dim=1, keepdim=True)
-    entropy = torch.xlogy(p_target, p_target) + torch.xlogy(p_others, p_others)
+    entropy = p_log_p(p_target) + p_log_p(p_others)
     return entropy - p_target * log_q_target - p_others * log_q_others
 
 
@@ -86,7 +86,7 @@ def _others_kl(p: Tensor, scaled: Tensor, is_target: Tensor) -> Tensor:
     total = p.sum(dim=1, keepdim=True)
     p = p / total.clamp(min=SMALLEST_PROBABILITY)
     log_q = log_softmax(scaled.masked_fill(is_target, -torch.inf), dim=1).masked_fill(is_target, 0)
-    divergence = (torch.xlogy(p, p) - p * log_q).sum(dim=1, keepdim=True)
+    divergence = (p_log_p(p) - p * log_q).sum(dim=1, keepdim=True)
     return divergence.masked_fill(total < SMALLEST_PROBABILITY, 0)
 
 

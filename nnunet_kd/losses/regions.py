@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nnunet_kd.losses.contract import OutputLoss, check_flag, check_number
 from nnunet_kd.losses.logits import check_same_shape, probabilities
 from nnunet_kd.losses.reference import Reference
+from nnunet_kd.losses.weighting import weighted_mean
 
 
 def soft_dice(
@@ -58,18 +58,9 @@ def soft_dice(
     first = 0 if regions else 1
     q = probabilities(student, temperature, regions=regions)[:, first:]
     p = teacher.detach().float()[:, first:]
-    difference = _mean_per_class((q - p).abs(), weight, over_batch=batch_dice)
-    total = _mean_per_class(q + p, weight, over_batch=batch_dice)
+    axes = [axis for axis in range(q.ndim) if axis > 1 or (axis == 0 and batch_dice)]
+    difference, total = (weighted_mean(values, weight, axes) for values in ((q - p).abs(), q + p))
     return (difference / (total + smooth)).mean()
-
-
-def _mean_per_class(values: Tensor, weight: Tensor | None, *, over_batch: bool) -> Tensor:
-    axes = [axis for axis in range(values.ndim) if axis > 1 or (axis == 0 and over_batch)]
-    if weight is None:
-        return values.mean(axes)
-    weight = weight.to(values.dtype)
-    total = weight.sum(axes)
-    return (values * weight).sum(axes) / torch.where(total > 0, total, torch.ones_like(total))
 
 
 @dataclass(frozen=True, kw_only=True)

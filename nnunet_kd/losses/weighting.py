@@ -1,5 +1,7 @@
 """How much each voxel counts in a mean over voxels."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d, max_pool3d
@@ -17,11 +19,25 @@ def mean_over_voxels(per_voxel: Tensor, weight: Tensor | None = None) -> Tensor:
         per_voxel: Values, float32.
         weight: Weights >= 0 or a mask, same shape; ``None`` counts all alike.
     """
+    return weighted_mean(per_voxel, weight, range(per_voxel.ndim))
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None, axes: Iterable[int], *, keepdim: bool = False) -> Tensor:
+    """Return the weighted mean along some axes, 0 where nothing counts.
+
+    Args:
+        values: Any shape, float32.
+        weight: Weights >= 0 or a mask with as many axes, of the size of ``values`` or 1 along those kept; ``None``
+            counts all alike.
+        axes: The axes to average over.
+        keepdim: Whether they stay, with length 1.
+    """
+    over = list(axes)
     if weight is None:
-        return per_voxel.mean()
-    weight = weight.to(per_voxel.dtype)
-    total = weight.sum()
-    return (per_voxel * weight).sum() / torch.where(total > 0, total, torch.ones_like(total))
+        return values.mean(over, keepdim=keepdim)
+    weight = weight.to(values.dtype)
+    total = weight.sum(over, keepdim=keepdim)
+    return (values * weight).sum(over, keepdim=keepdim) / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def voxel_weights(reference: Reference, weighting: str = "uniform", *, guide_ignored: bool = True) -> Tensor | None:
