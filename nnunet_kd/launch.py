@@ -136,23 +136,17 @@ def find_fold(options: argparse.Namespace, world_size: int) -> Path:
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunet_kd.planning.model_folder import nnunet_folder, read_json
+    from nnunet_kd.planning.model_folder import find_dataset_folder, nnunet_folder, read_json
 
-    preprocessed, name = nnunet_folder("nnUNet_preprocessed"), options.dataset_name_or_id
-    found = sorted(preprocessed.glob(f"Dataset{int(name):03d}_*" if name.isdecimal() else name))
-    if len(found) != 1:
-        raise UsageError(
-            f"expected one data set '{name}' in {preprocessed}, found {len(found)}; "
-            f"type: nnUNetv2_plan_and_preprocess -d {name}"
-        )
-    plans = read_json(found[0] / f"{options.p}.json")
+    dataset = find_dataset_folder(options.dataset_name_or_id)
+    plans = read_json(dataset / f"{options.p}.json")
     if options.configuration not in plans["configurations"]:
         names = ", ".join(plans["configurations"])
         raise UsageError(f"expected a configuration of {options.p} ({names}), got {options.configuration}; type one")
     configuration = PlansManager(plans).get_configuration(options.configuration)
     check_batch(configuration.batch_size, world_size, batch_dice=configuration.batch_dice)
     model = f"{options.tr}__{plans['plans_name']}__{options.configuration}"
-    return nnunet_folder("nnUNet_results") / found[0].name / model / f"fold_{options.fold}"
+    return nnunet_folder("nnUNet_results") / dataset.name / model / f"fold_{options.fold}"
 
 
 def choose_device(name: str, place: Place) -> "torch.device":

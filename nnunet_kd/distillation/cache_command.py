@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: For whatever cannot be cached, before anything is written; for failed cases at the end.
     """
-    from nnunet_kd.planning.command import find_dataset_folder
+    from nnunet_kd.planning.model_folder import find_dataset_folder
 
     caches = prepare(
         find_dataset_folder(options.d),

@@ -21,7 +21,13 @@ from nnunet_kd.planning.kd_block import (
     parse_settings,
     settings_to_json,
 )
-from nnunet_kd.planning.model_folder import ModelFolder, nnunet_folder, open_model_folder, portable, read_json_object
+from nnunet_kd.planning.model_folder import (
+    ModelFolder,
+    find_dataset_folder,
+    open_model_folder,
+    portable,
+    read_json_object,
+)
 from nnunet_kd.planning.nnunet_files import check_dataset, check_plans
 from nnunet_kd.planning.presets import PRESETS
 from nnunet_kd.planning.students import STUDENTS
@@ -198,28 +204,6 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def find_dataset_folder(text: str) -> Path:
-    """Return a data set's folder in ``nnUNet_preprocessed``, by number or name.
-
-    Raises:
-        UsageError: If there is none, or more than one.
-    """
-    preprocessed = nnunet_folder("nnUNet_preprocessed")
-    start = f"Dataset{int(text):03d}_" if text.isdecimal() else None
-    found = sorted(
-        folder
-        for folder in preprocessed.iterdir()
-        if folder.is_dir() and (folder.name == text if start is None else folder.name.startswith(start))
-    )
-    if len(found) != 1:
-        names = ", ".join(folder.name for folder in found) or "none"
-        raise UsageError(
-            f"-d: expected one data set '{text}' in {preprocessed}, found {names}; "
-            f"type: nnUNetv2_plan_and_preprocess -d {text}"
-        )
-    return found[0]
-
-
 def _check_teacher_options(teacher: ModelFolder, options: argparse.Namespace) -> None:
     if teacher.configuration != options.c and options.teacher_outputs != "cached":
         raise UsageError(
@@ -245,6 +229,8 @@ def _method(options: argparse.Namespace) -> str:
         raise UsageError("--method and --losses exclude each other; a preset has its own losses")
     if method != "none" and not options.teacher:
         raise UsageError("expected --teacher MODEL_FOLDER, or --method none for a control or a teacher to be")
+    if options.no_mirroring and options.teacher_outputs != "cached":
+        raise UsageError("--no-mirroring is about cached outputs; type --teacher-outputs cached too, or leave it out")
     if method == "none" and options.random_teacher:
         raise UsageError("--method none has no teacher, so leave out --random-teacher")
     return method

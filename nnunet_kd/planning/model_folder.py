@@ -116,6 +116,28 @@ class ModelFolder:
         raise UsageError(f"expected {name} in {path.parent}, found checkpoints: {found}; name one of them with -chk")
 
 
+def find_dataset_folder(text: str) -> Path:
+    """Return a data set's folder in ``nnUNet_preprocessed``, by number or name.
+
+    Raises:
+        UsageError: If there is none, or more than one.
+    """
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    start = f"Dataset{int(text):03d}_" if text.isdecimal() else None
+    found = sorted(
+        folder
+        for folder in preprocessed.iterdir()
+        if folder.is_dir() and (folder.name == text if start is None else folder.name.startswith(start))
+    )
+    if len(found) != 1:
+        names = ", ".join(folder.name for folder in found) or "none"
+        raise UsageError(
+            f"expected one data set '{text}' in {preprocessed}, found {names}; "
+            f"type: nnUNetv2_plan_and_preprocess -d {text}"
+        )
+    return found[0]
+
+
 def open_model_folder(text: str | Path) -> ModelFolder:
     """Open a model folder given absolute, relative to ``nnUNet_results`` or to the working directory.
 

@@ -148,6 +148,7 @@ def test_names_keep_methods_and_seeds_apart(method: str | None, seed: int | None
         (["-p", "a\nPlans"], "letters, digits"),
         (["-p", "a" * 300 + "Plans"], "give a shorter name"),
         (["-d", ""], "expected one data set ''"),
+        (["--no-mirroring"], "type --teacher-outputs cached too"),
         (["-d", "/abs"], "expected one data set '/abs'"),
         (["--teacher", "~nobody-of-this-name/x"], "no model folder"),
         (["-chk", "nope.pth"], "expected nope.pth"),
