@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from nnunet_kd.distillation.checkpoints import file_sha256
 from nnunet_kd.errors import UsageError
@@ -310,7 +311,8 @@ def faults(folder: Path, images: Mapping[str, ImageFacts]) -> dict[str, str]:
     records = read_records(folder)
     with ThreadPoolExecutor(max_workers=8) as pool:
         found = pool.map(lambda item: _fault(folder, item[0], item[1], records), images.items())
-        return {case: fault for case, fault in zip(images, found, strict=True) if fault}
+        shown = tqdm(found, total=len(images), desc="Checking soft labels", unit="case", leave=False, disable=None)
+        return {case: fault for case, fault in zip(images, shown, strict=True) if fault}
 
 
 def _fault(folder: Path, case: str, image: ImageFacts, records: Records) -> str | None:
