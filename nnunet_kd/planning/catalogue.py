@@ -3,7 +3,7 @@
 import inspect
 
 from nnunet_kd.planning.presets import PRESETS
-from nnunet_kd.planning.students import STUDENTS
+from nnunet_kd.planning.students import STUDENTS, block_function, student_options
 
 
 def catalogue() -> str:
@@ -17,7 +17,7 @@ def catalogue() -> str:
     sections = {
         "methods (--method)": {name: preset.summary for name, preset in PRESETS.items()},
         "losses (--losses NAME:KEY=VALUE,...; every one also takes weight, schedule, until)": losses,
-        "students (--student)": {name: _first_line(make) for name, make in STUDENTS.items()},
+        "students (--student NAME:KEY=VALUE,...)": {name: _student(name) for name in STUDENTS},
     }
     width = max(len(name) for lines in sections.values() for name in lines) + 2
     blocks = [
@@ -29,3 +29,8 @@ def catalogue() -> str:
 
 def _first_line(thing: object) -> str:
     return (inspect.getdoc(thing) or "").partition("\n")[0].rstrip(".")
+
+
+def _student(name: str) -> str:
+    options = ", ".join(student_options(name))
+    return _first_line(block_function(name)) + (f"; settings: {options}" if options else "")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class StudentRequest:
     Attributes:
         configuration: nnU-Net configuration, e.g. ``3d_fullres``.
         student: Name in ``nnunet_kd.planning.students.STUDENTS``.
+        student_options: Its own options, as ``alpha`` of ``dsm_unet``.
         factor: Divides the features per stage, >= 1.
         depth: Stages to keep, ``None`` for all.
         plans_name: Name of the student's plans.
@@ -29,6 +30,7 @@ class StudentRequest:
 
     configuration: str
     student: str = "same"
+    student_options: Mapping[str, Any] = field(default_factory=dict)
     factor: int = 1
     depth: int | None = None
     plans_name: str = "nnUNetKDPlans"
@@ -95,7 +97,11 @@ def student_plans(
     configuration = deepcopy(PlansManager(deepcopy(dict(base))).get_configuration(name).configuration)
     configuration.pop("inherits_from", None)  # resolved, so that it does not change when its parent is planned
     configuration["architecture"] = student_architecture(
-        configuration["architecture"], student=request.student, factor=request.factor, depth=request.depth
+        configuration["architecture"],
+        student=request.student,
+        factor=request.factor,
+        depth=request.depth,
+        options=request.student_options,
     )
     if base["dataset_name"] != dataset_name:
         configuration["data_identifier"] = f"{request.plans_name}_{name}"

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from nnunet_kd.errors import UsageError
@@ -50,11 +52,49 @@ def resenc_unet(architecture: Mapping[str, Any]) -> Architecture:
     return _unet(architecture, "ResidualEncoderUNet", blocks)
 
 
-STUDENTS: dict[str, Callable[[Mapping[str, Any]], Architecture]] = {
+NNUNETS: Mapping[str, Callable[..., Architecture]] = {
     "same": same,
     "plain_unet": plain_unet,
     "resenc_unet": resenc_unet,
 }
+# networks of ours: the module holds the class and ``student_block(architecture, **options)``
+OWN: Mapping[str, str] = {
+    "res_unet": "nnunet_kd.networks.res_unet",
+    "dsm_unet": "nnunet_kd.networks.dsm_unet",
+    "unet_plus_plus": "nnunet_kd.networks.unet_plus_plus",
+    "ra_unet": "nnunet_kd.networks.ra_unet",
+    "resnet18": "nnunet_kd.networks.resnet18",
+    "mobilenetv2": "nnunet_kd.networks.mobilenetv2",
+    "enet": "nnunet_kd.networks.enet",
+    "erfnet": "nnunet_kd.networks.erfnet",
+}
+STUDENTS = (*NNUNETS, *OWN)
+
+
+def block_function(student: str) -> Callable[..., Architecture]:
+    """Return the function that makes a student's ``architecture`` block from its teacher's.
+
+    Args:
+        student: A name of :data:`STUDENTS`.
+    """
+    if student in NNUNETS:
+        return NNUNETS[student]
+    function: Callable[..., Architecture] = import_module(OWN[student]).student_block
+    return function
+
+
+def student_options(student: str) -> tuple[str, ...]:
+    """Return the names of a student's own options, as ``alpha`` of ``dsm_unet``."""
+    return tuple(signature(block_function(student)).parameters)[1:]
+
+
+def _make(student: str, architecture: Mapping[str, Any], options: Mapping[str, Any]) -> Architecture:
+    known = student_options(student)
+    for name in options:
+        if name not in known:
+            takes = f"takes {', '.join(known)}" if known else "has no options"
+            raise UsageError(f"--student {student}: unknown option '{name}'; it {takes}")
+    return block_function(student)(architecture, **options)
 
 
 def _unet(architecture: Mapping[str, Any], name: str, blocks: Mapping[str, Any]) -> Architecture:
@@ -127,7 +167,12 @@ def cut_depth(architecture: Mapping[str, Any], n_stages: int) -> Architecture:
 
 
 def student_architecture(
-    architecture: Mapping[str, Any], *, student: str, factor: int, depth: int | None
+    architecture: Mapping[str, Any],
+    *,
+    student: str,
+    factor: int,
+    depth: int | None,
+    options: Mapping[str, Any] | None = None,
 ) -> Architecture:
     """Derive the student's ``architecture`` block from the teacher's.
 
@@ -136,9 +181,10 @@ def student_architecture(
         student: A name of :data:`STUDENTS`.
         factor: Divides the features, >= 1.
         depth: Number of stages to keep; ``None`` keeps all.
+        options: The student's own, see :func:`student_options`.
 
     Raises:
-        UsageError: If the teacher's block lacks what the student needs.
+        UsageError: If the teacher's block lacks what the student needs, or for an option it does not have.
     """
-    smaller = shrink(STUDENTS[student](architecture), factor)
+    smaller = shrink(_make(student, architecture, options or {}), factor)
     return smaller if depth is None else cut_depth(smaller, depth)

@@ -7,7 +7,7 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunet_kd.errors import UsageError
-from nnunet_kd.planning.students import STUDENTS, student_architecture
+from nnunet_kd.planning.students import NNUNETS, student_architecture
 
 Block = dict[str, Any]
 
@@ -38,7 +38,7 @@ def build(block: Block) -> torch.nn.Module:
     return network
 
 
-@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("student", NNUNETS)
 @pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
 @pytest.mark.parametrize("axes", [2, 3])
 @pytest.mark.parametrize("depth", [None, 3])
