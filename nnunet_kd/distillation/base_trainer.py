@@ -81,6 +81,8 @@ class BaseTrainer(nnUNetTrainer):
         if self.seed is not None:
             seed_everything(self.seed)
         self._place()
+        if self.configuration_manager.network_arch_init_kwargs.get("auxiliary_heads") is False:
+            self.enable_deep_supervision = False  # a network of ours that has one output
         self._set_batch_size_and_oversample()
         self.num_input_channels = determine_num_input_channels(
             self.plans_manager, self.configuration_manager, self.dataset_json

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.distributed as dist
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -20,14 +19,19 @@ from nnunet_kd.distillation.feature_guidance import FeatureGuidance
 from nnunet_kd.distillation.features import WithFeatures
 from nnunet_kd.distillation.frozen import FrozenOnCPU, compile_is_asked_for
 from nnunet_kd.distillation.objective import Objective, feature_losses
+from nnunet_kd.distillation.optimization import OPTIMIZERS, LearningRate
 from nnunet_kd.distillation.progress import PREFIX, SUPERVISION, DistillationLogger
+from nnunet_kd.distillation.supervision import Supervision, confidences, sample_weights
 from nnunet_kd.distillation.support import ends_on_usage_error, to_device
 from nnunet_kd.distillation.teachers import Guidance, Member, TeacherEnsemble, load_members, pseudo_dice
 from nnunet_kd.errors import UsageError
 from nnunet_kd.losses import Reference
+from nnunet_kd.losses.reference import references as references_at
+from nnunet_kd.losses.supervised import SUPERVISIONS
 from nnunet_kd.planning.checks import check_teacher
 from nnunet_kd.planning.kd_block import KDSettings, default_settings, read_settings
 from nnunet_kd.planning.model_folder import open_model_folder
+from nnunet_kd.planning.recipes import NNUNET, Recipe, with_budget
 
 RANDOM_TEACHER_SEED = 1000  # apart from the student's, whose first weights must not be its teacher's
 ADAPTER_SEED = 2000
@@ -42,6 +46,7 @@ class DistillationTrainer(BaseTrainer):
     nnU-Net reads its signature to store the arguments in checkpoints.
 
     Attributes:
+        recipe: How the trainer trains; what the kd block's budget says comes first.
         kd: Settings from the plans, or the default when the plans have no ``kd`` block.
         teachers: The ensemble, from the start of training on; ``None`` for a control.
         soft_labels: What stands for the ensemble where its outputs are cached.
@@ -49,11 +54,13 @@ class DistillationTrainer(BaseTrainer):
         objective: What is minimised.
     """
 
+    recipe: Recipe = NNUNET
     kd: KDSettings
     teachers: TeacherEnsemble | None = None
     soft_labels: SoftLabels | None = None
     features: FeatureGuidance | None = None
     objective: Objective
+    _confidences: dict[str, float] | None = None
     _adapter_optimizer: torch.optim.Optimizer | None = None
     _adapter_scheduler: Any = None
     _hashes: dict[str, dict[str, str]]
@@ -69,15 +76,16 @@ class DistillationTrainer(BaseTrainer):
         settings = read_settings(plans, name)
         if settings is None:
             folder = f"{self.plans_manager.dataset_name}/nnUNetTrainer__{self.plans_manager.plans_name}__{name}"
-            self.print_to_log_file(f"The plans have no kd block: distilling {folder}, same fold, with logits_kl")
-            settings = default_settings(folder)
+            self.print_to_log_file(
+                f"The plans have no kd block: distilling {folder}, same fold, by the method {self.recipe.method}"
+            )
+            settings = default_settings(folder, self.recipe.method)
         self.kd = settings
-        budget = settings.budget
-        for key in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "initial_lr"):
-            if getattr(budget, key) is not None:
-                setattr(self, key, getattr(budget, key))
-        if budget.optimizer == "AdamW" and budget.initial_lr is None:
-            self.initial_lr = 1e-3
+        self.recipe = with_budget(self.recipe, settings.budget)
+        for key in ("num_epochs", "num_iterations_per_epoch", "initial_lr", "weight_decay"):
+            setattr(self, key, getattr(self.recipe, key))
+        if settings.budget.num_val_iterations_per_epoch is not None:
+            self.num_val_iterations_per_epoch = settings.budget.num_val_iterations_per_epoch
         self.seed, self.precision, self._hashes = settings.seed, settings.precision, {}
         if self.seed is not None:
             exact = os.environ.get("nnUNet_n_proc_DA") == "0"
@@ -87,6 +95,13 @@ class DistillationTrainer(BaseTrainer):
     def prepare(self) -> None:
         """Build the objective and a log with its parts."""
         self.objective = Objective(self.loss, self.kd)
+        if self.kd.sample_weights == "confidence":
+            if not isinstance(self.loss, Supervision):
+                raise UsageError(
+                    f"sample_weights 'confidence': nnU-Net's loss, which {type(self).__name__} keeps, cannot weigh "
+                    "cases; train with -tr BraTSKDTrainer, or plan with --sample-weights equal"
+                )
+            self._confidences = confidences(self.dataset_json)
         self.logger.local_logger = DistillationLogger([SUPERVISION, *self.objective.names])
 
     def stored_state(self) -> dict[str, Any]:
@@ -97,20 +112,23 @@ class DistillationTrainer(BaseTrainer):
         return state
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Return nnU-Net's SGD or AdamW with the same weight decay, and nnU-Net's polynomial decay."""
-        if self.kd.budget.optimizer == "AdamW":
-            return self._optimizer_for(self.network.parameters())
-        optimizers: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
-        return optimizers
+        """Return what the recipe names, and the course of its learning rate."""
+        return self._optimizer_for(self.network.parameters())
 
     def _optimizer_for(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, Any]:
-        settings = {"lr": self.initial_lr, "weight_decay": self.weight_decay}
-        optimizer: torch.optim.Optimizer
-        if self.kd.budget.optimizer == "AdamW":
-            optimizer = torch.optim.AdamW(parameters, **settings)
-        else:
-            optimizer = torch.optim.SGD(parameters, momentum=0.99, nesterov=True, **settings)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        optimizer = OPTIMIZERS[self.recipe.optimizer](parameters, self.initial_lr, self.weight_decay)
+        return optimizer, LearningRate(optimizer, self.recipe.schedule, self, self._val_losses)
+
+    def _val_losses(self) -> list[float]:
+        return list(self.logger.get_value("val_losses", None))
+
+    def _build_loss(self) -> nn.Module:
+        if self.recipe.supervision is None:
+            return super()._build_loss()
+        labels = self.label_manager
+        return Supervision(
+            SUPERVISIONS[self.recipe.supervision], regions=labels.has_regions, ignore_label=labels.ignore_label
+        )
 
     def further_optimizers(self) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter]]]:
         """Return the adapters' optimiser."""
@@ -243,10 +261,17 @@ class DistillationTrainer(BaseTrainer):
             output = self.network(data)
             outputs = list(output) if isinstance(output, list | tuple) else [output]
             guidance = self._guidance(data, soft, outputs, progress)
-        references = self._references(labels, outputs[0].shape[1])
+        references = references_at(
+            labels,
+            outputs[0].shape[1],
+            regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+        )
         if guidance.targets and self._n_steps == 0:
             self._report_teachers(guidance.targets, references[0])
         features = None if self.features is None else self.features(guidance.maps, self.objective.active(progress))
+        if self._confidences is not None:
+            self.loss.sample_weights = sample_weights(batch["keys"], self._confidences).to(self.device)
         total, parts = self.objective(
             outputs, labels, guidance.targets, references=references, features=features, progress=progress
         )
@@ -273,17 +298,6 @@ class DistillationTrainer(BaseTrainer):
         if self._n_steps == 0:
             temperatures = temperatures or (1.0,)  # for the report on the first batch
         return self.teachers.guide(data, sizes, temperatures)
-
-    def _references(self, labels: Tensor | list[Tensor], n_channels: int) -> list[Reference]:
-        """Return the labels per scale as the distillation terms take them."""
-        regions, ignore_label = self.label_manager.has_regions, self.label_manager.ignore_label
-        references = []
-        for scale in labels if isinstance(labels, list) else [labels]:
-            ignored = None
-            if ignore_label is not None:
-                ignored = scale[:, -1:] > 0 if regions else scale == ignore_label
-            references.append(Reference(labels=scale, n_channels=n_channels, regions=regions, ignored=ignored))
-        return references
 
     def _report_teachers(self, targets: dict[float, list[Tensor | None]], reference: Reference) -> None:
         """Log the teachers' Dice on the first batch: the quickest way to notice a teacher that does not fit."""

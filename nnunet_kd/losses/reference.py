@@ -53,3 +53,24 @@ class Reference:
         if self.ignored is not None:
             ignored = interpolate(self.ignored.float(), size=tuple(size), mode="nearest-exact") > 0
         return Reference(labels=labels, n_channels=self.n_channels, regions=self.regions, ignored=ignored)
+
+
+def references(
+    labels: Tensor | Sequence[Tensor], n_channels: int, *, regions: bool, ignore_label: int | None
+) -> list[Reference]:
+    """Return nnU-Net's training targets as references, one per scale.
+
+    Args:
+        labels: Target ``(B, 1, *spatial)`` or with regions ``(B, n_channels, *spatial)``, there with a further channel
+            for the ignore label if there is one; one tensor or one per deep-supervision scale.
+        n_channels: Channels of the network's output.
+        regions: Whether those are overlapping regions.
+        ignore_label: Value of the ignore label; ``None`` without one.
+    """
+    found = []
+    for scale in [labels] if isinstance(labels, Tensor) else labels:
+        ignored = None
+        if ignore_label is not None:
+            ignored = scale[:, -1:] > 0 if regions else scale == ignore_label
+        found.append(Reference(labels=scale, n_channels=n_channels, regions=regions, ignored=ignored))
+    return found

@@ -11,6 +11,7 @@ from nnunet_kd.planning.json_blocks import check_choice
 from nnunet_kd.planning.kd_block import (
     OPTIMIZERS,
     PRECISIONS,
+    SAMPLE_WEIGHTS,
     TEACHER_OUTPUTS,
     TERM_KEYS,
     Budget,
@@ -28,9 +29,10 @@ from nnunet_kd.planning.model_folder import (
     portable,
     read_json_object,
 )
+from nnunet_kd.planning.named_options import parse_named_options
 from nnunet_kd.planning.nnunet_files import check_dataset, check_plans
 from nnunet_kd.planning.presets import PRESETS
-from nnunet_kd.planning.students import STUDENTS
+from nnunet_kd.planning.students import OWN, STUDENTS
 
 EXAMPLE = (
     "nnunet_kd plan -d 4 -c 3d_fullres --shrink 8 \\\n"
@@ -128,14 +130,19 @@ def _add_teacher_arguments(group: Any) -> None:  # noqa: ANN401  # argparse's gr
 
 def _add_student_arguments(group: Any) -> None:  # noqa: ANN401
     group.add_argument(
-        "--student", choices=list(STUDENTS), default="same", help="network class (default: the teacher's own)"
+        "--student",
+        default="same",
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"network: {', '.join(STUDENTS)} (default: same, the teacher's own class); e.g. dsm_unet:alpha=0.5",
     )
+    group.add_argument("--alpha", type=float, metavar="A", help="share of shifted channels, short for dsm_unet:alpha=A")
     group.add_argument(
         "--shrink",
         type=int,
         default=None,
         metavar="N",
-        help="divide the features of every stage by N, at least 4 remain (default: 2; 1 with --method none)",
+        help="divide the features of every stage by N, at least 4 remain (default: 2; 1 with --method none and for "
+        "networks that nnU-Net does not have)",
     )
     group.add_argument("--depth", type=int, metavar="N", help="keep the first N resolution stages")
 
@@ -147,6 +154,12 @@ def _add_budget_arguments(group: Any) -> None:  # noqa: ANN401
     group.add_argument("--optimizer", choices=list(OPTIMIZERS), help="SGD is nnU-Net's; AdamW suits short schedules")
     group.add_argument(
         "--lr", type=float, metavar="RATE", help="first learning rate (nnU-Net: 1e-2 with SGD; 1e-3 with AdamW)"
+    )
+    group.add_argument(
+        "--sample-weights",
+        choices=list(SAMPLE_WEIGHTS),
+        default="equal",
+        help="confidence: pseudo-labelled cases count by their confidence (trainers with a loss of their own)",
     )
     group.add_argument("--seed", type=int, metavar="N", help="of initialisation and sampling")
     group.add_argument(
@@ -176,10 +189,12 @@ def run(options: argparse.Namespace) -> None:
     name_part = "random" if options.random_teacher else options.method
     plans_name = options.p or planner.default_plans_name(name_part, options.seed)
     planner.check_plans_name(plans_name)
+    student_name, student_options = _student(options)
     request = planner.StudentRequest(
         configuration=options.c,
-        student=options.student,
-        factor=_shrink_factor(options, method),
+        student=student_name,
+        student_options=student_options,
+        factor=_shrink_factor(options, method, student_name),
         depth=options.depth,
         plans_name=plans_name,
     )
@@ -227,18 +242,27 @@ def _method(options: argparse.Namespace) -> str:
     method: str = options.method or "kd"
     if options.losses and options.method:
         raise UsageError("--method and --losses exclude each other; a preset has its own losses")
-    if method != "none" and not options.teacher:
+    learns = options.losses or PRESETS[method].losses
+    if learns and not options.teacher:
         raise UsageError("expected --teacher MODEL_FOLDER, or --method none for a control or a teacher to be")
     if options.no_mirroring and options.teacher_outputs != "cached":
         raise UsageError("--no-mirroring is about cached outputs; type --teacher-outputs cached too, or leave it out")
-    if method == "none" and options.random_teacher:
-        raise UsageError("--method none has no teacher, so leave out --random-teacher")
+    if not learns and options.random_teacher:
+        raise UsageError(f"--method {method} learns from no teacher, so leave out --random-teacher")
     return method
 
 
-def _shrink_factor(options: argparse.Namespace, method: str) -> int:
+def _student(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    name, values = parse_named_options(options.student, "--student", "dsm_unet:alpha=0.5")
+    check_choice(name, STUDENTS, "--student")
+    if options.alpha is not None:
+        values["alpha"] = options.alpha
+    return name, values
+
+
+def _shrink_factor(options: argparse.Namespace, method: str, student: str) -> int:
     if options.shrink is None:
-        return 1 if method == "none" else 2
+        return 1 if not PRESETS[method].losses or student in OWN else 2
     if options.shrink < 1:
         raise UsageError(f"--shrink: expected a whole number >= 1, got {options.shrink}")
     return int(options.shrink)
@@ -247,13 +271,14 @@ def _shrink_factor(options: argparse.Namespace, method: str) -> int:
 def _settings(options: argparse.Namespace, method: str, teachers: Sequence[ModelFolder]) -> KDSettings:
     from nnunet_kd.planning.planner import with_hashes
 
-    sources = [with_hashes(_source(teacher, options), teacher) for teacher in teachers] if method != "none" else []
     losses = tuple(map(parse_loss, options.losses)) if options.losses else PRESETS[method].losses
+    sources = [with_hashes(_source(teacher, options), teacher) for teacher in teachers] if losses else []
     settings = KDSettings(
-        method="random_teacher" if options.random_teacher else "custom" if options.losses else method,
+        method="custom" if options.losses else method,
         seed=options.seed,
         teachers=tuple(sources),
         losses=losses,
+        sample_weights=options.sample_weights,
         teacher_outputs=options.teacher_outputs,
         cache=CacheSettings(mirroring=not options.no_mirroring),
         budget=Budget(
@@ -292,33 +317,9 @@ def parse_loss(text: str) -> LossTerm:
         >>> parse_loss('fitnet:pairs=[["encoder.stages.1","encoder.stages.1"]]').options
         {'pairs': [['encoder.stages.1', 'encoder.stages.1']]}
     """
-    import json
-
-    name, _, rest = text.partition(":")
-    values: dict[str, Any] = {}
-    for pair in filter(None, _split_outside_brackets(rest)):
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise UsageError(
-                f"--losses: expected NAME:KEY=VALUE,..., got '{text}'; e.g. logits_kl:weight=1,temperature=2"
-            )
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
+    name, values = parse_named_options(text, "--losses", "logits_kl:weight=1,temperature=2")
     common = {key: values.pop(key) for key in TERM_KEYS if key in values}
     return LossTerm(name=name, options=values, **common)
-
-
-def _split_outside_brackets(text: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in text:
-        depth += {"[": 1, "]": -1}.get(character, 0)
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 def _base_plans(preprocessed: Path, plans_name: str | None, configuration: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ VERSION = 1
 MAXIMUM_SEED = 2**32 - 1  # numpy's; the seeds of teachers and adapters lie a little above, which torch takes
 MAXIMUM_LEARNING_RATE = 10.0
 SCHEDULES = ("constant", "warmup", "ramp", "cosine")
-OPTIMIZERS = ("SGD", "AdamW")
+OPTIMIZERS = ("SGD", "AdamW", "Adam", "AMSGrad")
+SAMPLE_WEIGHTS = ("equal", "confidence")
 PRECISIONS = ("float32", "bfloat16")
 TEACHER_OUTPUTS = ("online", "cached")
 TERM_KEYS = ("weight", "schedule", "until")  # what a term has beside its name and the loss's own settings
@@ -73,14 +74,15 @@ class LossTerm:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What replaces nnU-Net's schedule; ``None`` keeps nnU-Net's own value.
+    """What replaces the schedule of the trainer, ``nnunet_kd.planning.recipes``; ``None`` keeps its own value.
 
     Attributes:
         num_epochs: Epochs (nnU-Net: 1000).
         num_iterations_per_epoch: Training steps per epoch (nnU-Net: 250).
         num_val_iterations_per_epoch: Validation steps per epoch (nnU-Net: 50).
-        optimizer: ``SGD`` (nnU-Net's, momentum 0.99) or ``AdamW``.
-        initial_lr: First learning rate (nnU-Net: 1e-2 with SGD; 1e-3 with AdamW), decaying polynomially.
+        optimizer: ``SGD`` (nnU-Net's, momentum 0.99), ``AdamW``, ``Adam`` or ``AMSGrad``. Another one than the
+            trainer's own brings nnU-Net's polynomial decay of the rate.
+        initial_lr: First learning rate (nnU-Net: 1e-2 with SGD; 1e-3 with the others).
     """
 
     num_epochs: int | None = None
@@ -115,6 +117,8 @@ class KDSettings:
             ``nnunet_kd cache_teacher`` stored.
         cache: How that is made; without meaning for ``online``.
         supervision_weight: Factor of nnU-Net's own loss, >= 0.
+        sample_weights: ``equal``, or ``confidence``: pseudo-labelled cases count by their confidence in the
+            trainer's loss on the labels.
         losses: Terms added to it; empty is the control.
         budget: Schedule.
         precision: Arithmetic of training steps on a CPU: ``float32``, ``bfloat16`` (autocast), or
@@ -127,6 +131,7 @@ class KDSettings:
     teacher_outputs: str = "online"
     cache: CacheSettings = field(default_factory=CacheSettings)
     supervision_weight: float = 1.0
+    sample_weights: str = "equal"
     losses: tuple[LossTerm, ...] = ()
     budget: Budget = field(default_factory=Budget)
     precision: str | None = None
@@ -137,11 +142,12 @@ class KDSettings:
         return any(term.weight > 0 for term in self.losses)
 
 
-def default_settings(model_folder: str) -> KDSettings:
-    """Settings of a trainer run on plans without a ``kd`` block: the preset ``kd``, same fold."""
+def default_settings(model_folder: str, method: str = "kd") -> KDSettings:
+    """Settings of a trainer run on plans without a ``kd`` block: its method's preset, same fold."""
     from nnunet_kd.planning.presets import PRESETS
 
-    return KDSettings(teachers=(TeacherSource(model_folder=model_folder),), losses=PRESETS["kd"].losses)
+    teachers = (TeacherSource(model_folder=model_folder),)
+    return KDSettings(method=method, teachers=teachers, losses=PRESETS[method].losses)
 
 
 def read_settings(plans: Mapping[str, Any], configuration: str) -> KDSettings | None:
@@ -195,6 +201,7 @@ def parse_settings(data: Mapping[str, Any], where: str) -> KDSettings:
         cache=_parse_cache(data.get("cache") or {}, f"{where}, cache"),
     )
     check_number(settings.supervision_weight, f"{where}, supervision_weight", at_least=0)
+    check_choice(settings.sample_weights, SAMPLE_WEIGHTS, f"{where}, sample_weights")
     check_choice(settings.teacher_outputs, TEACHER_OUTPUTS, f"{where}, teacher_outputs")
     if settings.teacher_outputs == "cached":
         _check_cacheable(settings.losses, where)

@@ -8,6 +8,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.cost import NetworkCost, read_model_cost
 from nnunet_kd.planning.kd_block import KDSettings, parse_settings, read_settings
 from nnunet_kd.planning.model_folder import ModelFolder, read_json
+from nnunet_kd.planning.recipes import RECIPES, trainer_of, with_budget
 
 _ROWS: dict[str, Callable[[NetworkCost], str]] = {
     "parameters": lambda cost: f"{cost.parameters:,}",
@@ -103,16 +104,14 @@ def lesson(settings: KDSettings) -> str:
 
 
 def budget(settings: KDSettings) -> str:
-    """Say in a line how long a student trains, nnU-Net's own values where the plans keep them.
+    """Say in a line how long a student trains, the values of its method's trainer where the plans keep them.
 
     Example:
         >>> budget(KDSettings())
         '1000 epochs of 250 steps, SGD at 0.01'
     """
-    own = settings.budget
-    optimizer = own.optimizer or "SGD"
-    rate = own.initial_lr or {"SGD": 1e-2, "AdamW": 1e-3}[optimizer]
-    return f"{own.num_epochs or 1000} epochs of {own.num_iterations_per_epoch or 250} steps, {optimizer} at {rate:g}"
+    own = with_budget(RECIPES[trainer_of(settings.method)], settings.budget)
+    return f"{own.num_epochs} epochs of {own.num_iterations_per_epoch} steps, {own.optimizer} at {own.initial_lr:g}"
 
 
 def what_is_planned(plans: Mapping[str, Any], configuration: str, preprocessed: Path) -> str:
@@ -153,6 +152,7 @@ def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Pa
     dataset, name = plans["dataset_name"], plans["plans_name"]
     device = "" if torch.cuda.is_available() else " -device cpu"
     planned = plans["configurations"][configuration]
+    trainer = trainer_of(plans["kd"]["configurations"][configuration]["method"])
     commands = []
     if not (preprocessed / planned["data_identifier"]).is_dir():
         commands.append(f"nnUNetv2_preprocess -d {dataset} -plans_name {name} -c {configuration}")
@@ -160,14 +160,14 @@ def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Pa
     if previous and previous not in plans["kd"]["configurations"]:
         commands.append(f"nnunet_kd plan -d {dataset} -c {previous} -p {name} --teacher MODEL_FOLDER_OF_{previous}")
     if previous:
-        first = f"nnUNetv2_train {dataset} {previous} FOLD -tr KDTrainer -p {name}{device}"
+        first = f"nnUNetv2_train {dataset} {previous} FOLD -tr {trainer} -p {name}{device}"
         commands.append(f"{first}   # every fold, before the next line")
     if plans["kd"]["configurations"][configuration].get("teacher_outputs") == "cached":
         commands.append(f"nnunet_kd cache_teacher -d {dataset} -c {configuration} -p {name} -f FOLD")
-    commands.append(f"nnUNetv2_train {dataset} {configuration} FOLD -tr KDTrainer -p {name}{device}")
+    commands.append(f"nnUNetv2_train {dataset} {configuration} FOLD -tr {trainer} -p {name}{device}")
     commands.append(
-        f"nnUNetv2_predict -d {dataset} -c {configuration} -f FOLD -tr KDTrainer -p {name} -i INPUT -o OUTPUT{device}"
+        f"nnUNetv2_predict -d {dataset} -c {configuration} -f FOLD -tr {trainer} -p {name} -i INPUT -o OUTPUT{device}"
     )
-    model = f"{dataset}/KDTrainer__{name}__{configuration}"
+    model = f"{dataset}/{trainer}__{name}__{configuration}"
     commands.append(f"nnunet_kd release -m $nnUNet_results/{model} -f FOLD -o student.zip")
     return commands

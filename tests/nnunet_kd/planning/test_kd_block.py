@@ -56,7 +56,7 @@ def test_defaults_fill_what_is_left_out() -> None:
         ({"budget": {"num_epochs": 0}}, "num_epochs: expected a whole number >= 1, got 0"),
         ({"budget": {"num_epochs": True}}, "num_epochs: expected a whole number >= 1, got True"),
         ({"budget": {"initial_lr": float("nan")}}, "initial_lr: expected a number > 0 and <= 10.0, got nan"),
-        ({"budget": {"optimizer": "Adam"}}, "expected one of None, SGD, AdamW, got 'Adam'"),
+        ({"budget": {"optimizer": "adam"}}, "expected one of None, SGD, AdamW, Adam, AMSGrad, got 'adam'"),
         ({"seed": "x"}, "seed: expected a whole number >= 0 and <= 4294967295, got 'x'"),
         ({"seed": 2**70}, "seed: expected a whole number >= 0 and <= 4294967295"),
         ({"budget": {"initial_lr": 1e308}}, "initial_lr: expected a number > 0 and <= 10.0"),
