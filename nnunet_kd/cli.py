@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "run the teachers once over every case and store what they say",
     ),
     "release": ("nnunet_kd.deployment.release_command", "pack a student so that stock nnU-Net predicts it"),
+    "postprocess": ("nnunet_kd.postprocessing.command", "apply a challenge's published rules to predictions"),
     "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),
     "convert": ("nnunet_kd.dataset_conversion.command", "turn a challenge's download into an nnU-Net data set"),
     "doctor": ("nnunet_kd.doctor", "check the installation and say how to mend each fault"),
