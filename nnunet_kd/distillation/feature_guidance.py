@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nnunet_kd.distillation.features import TapPoint, Taps, resolve_pairs, to_common_size
+from nnunet_kd.distillation.features import TapPoint, Taps, combined, resolve_pairs, to_common_size
 from nnunet_kd.distillation.objective import FeaturePair
 from nnunet_kd.errors import UsageError
 from nnunet_kd.losses.contract import FeatureLoss
@@ -23,17 +23,25 @@ class Comparison:
         term: Name of the term.
         teacher: Model folder of the teacher; its folds share pairs and adapters.
         pairs: Tap points of student and teacher.
-        adapters: Names of the adapters, one per pair; ``None`` where a pair needs none.
+        adapters: Names of what the student's map passes through, one per pair; ``None`` where a pair needs none.
+        projections: Likewise of what the teacher's map passes through.
     """
 
     term: str
     teacher: str
     pairs: Sequence[tuple[TapPoint, TapPoint]]
     adapters: Sequence[str | None]
+    projections: Sequence[str | None]
 
 
 class FeatureGuidance:
     """Taps on the student, pairs with every teacher, and the adapters, which are no part of the student.
+
+    Attributes:
+        adapters: What is trained between student and teacher, by name.
+        fixed: Modules of the same use that have no parameters.
+        comparisons: One per term and teacher.
+        taps: On the student.
 
     Args:
         losses: The losses that need features, by the name of their term.
@@ -57,35 +65,51 @@ class FeatureGuidance:
         device: torch.device,
         seed: int = 0,
     ) -> None:
-        self.adapters = nn.ModuleDict()
+        self.adapters, self.fixed = nn.ModuleDict(), nn.ModuleDict()
         self.comparisons: list[Comparison] = []
-        n_axes = len(input_shape) - 2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for term, loss in losses.items():
                 for number, (folder, teacher) in enumerate(teachers.items()):
                     pairs = resolve_pairs(loss.pairs, student, teacher, input_shape)
-                    names: list[str | None] = []
-                    for index, (ours, theirs) in enumerate(pairs):
-                        adapter = loss.adapter(ours.channels, theirs.channels, n_axes)
-                        names.append(None if adapter is None else f"{term}_{number}_{index}")
-                        if adapter is not None:
-                            self.adapters[f"{term}_{number}_{index}"] = adapter
-                    self.comparisons.append(Comparison(term=term, teacher=folder, pairs=pairs, adapters=names))
-        self.adapters.to(device).train()
+                    names = self._build_adapters(f"{term}_{number}", loss, pairs, len(input_shape) - 2)
+                    self.comparisons.append(
+                        Comparison(term=term, teacher=folder, pairs=pairs, adapters=names[0], projections=names[1])
+                    )
+        for modules in (self.adapters, self.fixed):
+            modules.to(device).train()
         self._share_first_weights()
-        tapped = [ours.name for comparison in self.comparisons for ours, _ in comparison.pairs]
+        tapped = [name for comparison in self.comparisons for ours, _ in comparison.pairs for name in ours.names]
         self.taps = Taps(student, tapped, only_in_training=True)
+
+    def _build_adapters(
+        self, prefix: str, loss: FeatureLoss, pairs: Sequence[tuple[TapPoint, TapPoint]], n_axes: int
+    ) -> tuple[list[str | None], list[str | None]]:
+        adapters, projections = [], []
+        for index, (ours, theirs) in enumerate(pairs):
+            name = f"{prefix}_{index}"
+            adapters.append(self._register(name, loss.adapter(ours.channels, theirs.channels, n_axes)))
+            projection = loss.target_projection(ours.channels, theirs.channels, n_axes)
+            projections.append(self._register(f"{name}_target", projection))
+        return adapters, projections
+
+    def _register(self, name: str, module: nn.Module | None) -> str | None:
+        if module is None:
+            return None
+        learns = any(True for _ in module.parameters())
+        (self.adapters if learns else self.fixed)[name] = module
+        return name
 
     def _share_first_weights(self) -> None:
         if dist.is_available() and dist.is_initialized():
-            for parameter in self.adapters.parameters():
-                dist.broadcast(parameter.data, src=0)
+            for modules in (self.adapters, self.fixed):
+                for tensor in (*modules.parameters(), *modules.buffers()):
+                    dist.broadcast(tensor.data, src=0)
 
     def teacher_names(self, folder: str) -> tuple[str, ...]:
         """Return the modules to tap on a teacher's networks."""
-        names = [t.name for comparison in self.comparisons if comparison.teacher == folder for _, t in comparison.pairs]
-        return tuple(dict.fromkeys(names))
+        points = [t for comparison in self.comparisons if comparison.teacher == folder for _, t in comparison.pairs]
+        return tuple(dict.fromkeys(name for point in points for name in point.names))
 
     def __call__(
         self, teachers: Sequence[tuple[str, float, Mapping[str, Tensor]]], terms: Sequence[str]
@@ -108,10 +132,21 @@ class FeatureGuidance:
     def _compared(
         self, comparison: Comparison, maps: Mapping[str, Tensor], theirs: Mapping[str, Tensor], share: float
     ) -> Iterator[FeaturePair]:
-        for (student, teacher), adapter in zip(comparison.pairs, comparison.adapters, strict=True):
-            ours, target = to_common_size(maps[student.name].float(), theirs[teacher.name].detach().float())
-            adapted = ours if adapter is None else self.adapters[adapter](ours)
-            yield adapted, target, share / len(comparison.pairs)
+        rows = zip(comparison.pairs, comparison.adapters, comparison.projections, strict=True)
+        for (student, teacher), adapter, projection in rows:
+            ours, target = to_common_size(
+                combined([maps[name] for name in student.names]),
+                combined([theirs[name].detach() for name in teacher.names]),
+            )
+            with torch.no_grad():
+                target = self._through(projection, target)
+            yield self._through(adapter, ours), target, share / len(comparison.pairs)
+
+    def _through(self, name: str | None, features: Tensor) -> Tensor:
+        if name is None:
+            return features
+        passed: Tensor = (self.adapters if name in self.adapters else self.fixed)[name](features)
+        return passed
 
     def average_gradients(self) -> None:
         """Average the adapters' gradients over ranks, as DDP does the student's."""
@@ -123,7 +158,8 @@ class FeatureGuidance:
 
     def state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return weights and optimiser state as they go into the checkpoint."""
-        return {"weights": self.adapters.state_dict(), "optimizer": optimizer.state_dict()}
+        fixed = {"fixed": self.fixed.state_dict()} if len(self.fixed) else {}
+        return {"weights": self.adapters.state_dict(), **fixed, "optimizer": optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any], optimizer: Optimizer) -> None:
         """Take over what :meth:`state` returned.
@@ -133,6 +169,7 @@ class FeatureGuidance:
         """
         try:
             self.adapters.load_state_dict(state["weights"])
+            self.fixed.load_state_dict(state.get("fixed", {}))
             optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
             problem = " ".join(str(error).split())[:160]

@@ -12,6 +12,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_kd.distillation.hierarchy import OUTPUT, Row, expand_row
 from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.cost import meta_copy
 
@@ -21,14 +22,15 @@ _FARTHEST = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class TapPoint:
-    """A module whose output can be tapped.
+    """A module whose output can be tapped, or several whose outputs are combined.
 
     Attributes:
-        name: Dotted name within the network.
+        name: Dotted name within the network, ``output`` for its logits; several joined by `` + ``.
         kind: ``encoder``, ``decoder``, or empty for any other module.
         channels: Channels of its output.
         size: Spatial size of its output, voxels per axis.
         stride: Voxels of the input per voxel of the output, per axis.
+        modules: The dotted names of several modules; empty for one.
     """
 
     name: str
@@ -36,6 +38,12 @@ class TapPoint:
     channels: int
     size: tuple[int, ...]
     stride: tuple[float, ...]
+    modules: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names to tap."""
+        return self.modules or (self.name,)
 
 
 def bare_network(network: nn.Module) -> nn.Module:
@@ -52,7 +60,7 @@ class Taps:
     Args:
         network: Any network. Hooks go onto the modules beneath DDP and torch.compile; place them before
             a compiled network's first call, which traces them.
-        names: Dotted names of modules that return one tensor.
+        names: Dotted names of modules that return one tensor; ``output``, the network's finest logits.
         only_in_training: Keep nothing in evaluation mode, so that validation holds no memory.
 
     Raises:
@@ -67,7 +75,8 @@ class Taps:
 
     def _keep(self, name: str, module: nn.Module, inputs: object, output: Tensor) -> None:  # noqa: ARG002
         if module.training or not self._only_in_training:
-            self._maps[name] = output
+            finest = name == OUTPUT and isinstance(output, list | tuple)  # with deep supervision
+            self._maps[name] = output[0] if finest else output
 
     def take(self) -> dict[str, Tensor]:
         """Return the maps of the last forward pass by name, and let go of them."""
@@ -86,7 +95,7 @@ class WithFeatures(nn.Module):
 
     Args:
         network: Any network.
-        names: Dotted names of modules that return one tensor.
+        names: Dotted names of modules that return one tensor; ``output``, the network's finest logits.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
@@ -103,11 +112,13 @@ class WithFeatures(nn.Module):
 
 
 def find_module(network: nn.Module, name: str) -> nn.Module:
-    """Return a module by its dotted name.
+    """Return a module by its dotted name; ``output`` is the network beneath DDP and torch.compile.
 
     Raises:
         UsageError: If there is none; names the nearest.
     """
+    if name == OUTPUT:
+        return bare_network(network)
     modules: dict[str, nn.Module] = dict(bare_network(network).named_modules(remove_duplicate=False))
     if name and name in modules:
         return modules[name]
@@ -143,7 +154,7 @@ def tap_points(network: nn.Module, input_shape: Sequence[int], names: Iterable[s
     Args:
         network: Any network that takes one tensor.
         input_shape: ``(B, C, *spatial)``.
-        names: Dotted names; ``None`` takes the stages.
+        names: Dotted names, ``output`` among them; ``None`` takes the stages.
 
     Raises:
         UsageError: If a module does not exist, is not reached, or returns no map of features.
@@ -214,7 +225,7 @@ def match_stages(
 
 
 def resolve_pairs(
-    pairs: str | Sequence[tuple[str, str]],
+    pairs: str | Sequence[Row],
     student: nn.Module,
     teacher: nn.Module,
     student_shape: Sequence[int],
@@ -223,19 +234,22 @@ def resolve_pairs(
     """Return the pairs of tap points that a loss's setting ``pairs`` means for two networks.
 
     Args:
-        pairs: ``auto``, ``encoder``, ``decoder``, ``bottleneck``, or dotted names ``(student's, teacher's)``.
+        pairs: ``auto``, ``encoder``, ``decoder``, ``bottleneck``, or rows ``(student's side, teacher's side)`` of
+            selectors, see :mod:`nnunet_kd.distillation.hierarchy`.
         student: The student.
         teacher: The teacher.
         student_shape: Shape of the student's input, ``(B, C, *spatial)``.
         teacher_shape: Shape of the teacher's input where it differs.
 
     Raises:
-        UsageError: If a name does not exist or no stages belong together.
+        UsageError: If a name or a stage does not exist or no stages belong together.
     """
     teacher_shape = teacher_shape or student_shape
     if not isinstance(pairs, str):
-        ours = tap_points(student, student_shape, [name for name, _ in pairs])
-        theirs = tap_points(teacher, teacher_shape, [name for _, name in pairs])
+        stages = stage_names(student), stage_names(teacher)
+        compared = [comparison for row in pairs for comparison in expand_row(row, *stages)]
+        ours = _sides(student, student_shape, [modules for modules, _ in compared])
+        theirs = _sides(teacher, teacher_shape, [modules for _, modules in compared])
         return list(zip(ours, theirs, strict=True))
     ours, theirs = tap_points(student, student_shape), tap_points(teacher, teacher_shape)
     if pairs == "bottleneck":
@@ -249,6 +263,40 @@ def resolve_pairs(
             f'{type(bare_network(teacher)).__name__}; name them: pairs: [["student.module", "teacher.module"]]'
         )
     return matched
+
+
+def _sides(network: nn.Module, shape: Sequence[int], sides: Sequence[tuple[str, ...]]) -> list[TapPoint]:
+    names = dict.fromkeys(name for modules in sides for name in modules)
+    points = {point.name: point for point in tap_points(network, shape, names)}
+    return [_combined_point([points[name] for name in modules]) for modules in sides]
+
+
+def _combined_point(points: Sequence[TapPoint]) -> TapPoint:
+    if len(points) == 1:
+        return points[0]
+    kinds = {point.kind for point in points}
+    return TapPoint(
+        name=" + ".join(point.name for point in points),
+        kind=kinds.pop() if len(kinds) == 1 else "",
+        channels=sum(point.channels for point in points),
+        size=tuple(min(sizes) for sizes in zip(*(point.size for point in points), strict=True)),
+        stride=tuple(max(strides) for strides in zip(*(point.stride for point in points), strict=True)),
+        modules=tuple(point.name for point in points),
+    )
+
+
+def combined(maps: Sequence[Tensor]) -> Tensor:
+    """Average-pool maps ``(B, C_i, *spatial_i)`` to the smallest size, axis by axis, and join their channels.
+
+    Pooling counts every voxel of the finer maps; the bilinear resizing of research code reads four neighbours of each
+    voxel that is left, so that from a map of four times the size most values are never seen.
+
+    Returns:
+        Float32, ``(B, sum of C_i, *spatial)``.
+    """
+    size = [min(sizes) for sizes in zip(*(features.shape[2:] for features in maps), strict=True)]
+    pooled = [_pooled(features.float(), size) for features in maps]
+    return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
 
 
 def to_common_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from nnunet_kd.distillation.hierarchy import Row, read_row
 from nnunet_kd.losses.reference import Reference
 from nnunet_kd.losses.weighting import WEIGHTINGS, voxel_weights
 
@@ -88,14 +89,15 @@ class FeatureLoss(ABC):
 
     Attributes:
         pairs: ``auto`` (stages of the same kind and stride), ``encoder``, ``decoder`` or ``bottleneck`` (those
-            of them), or a list of ``[student module, teacher module]`` by dotted names.
+            of them), or a list of ``[student module, teacher module]`` by dotted names or by the selectors of
+            :mod:`nnunet_kd.distillation.hierarchy`, several of them combined.
     """
 
-    pairs: "str | tuple[tuple[str, str], ...]" = AUTO
+    pairs: "str | tuple[Row, ...]" = AUTO
 
     def __post_init__(self) -> None:
         if isinstance(self.pairs, list | tuple):
-            object.__setattr__(self, "pairs", tuple(_pair(pair) for pair in self.pairs))
+            object.__setattr__(self, "pairs", tuple(read_row(row) for row in self.pairs))
             if not self.pairs:
                 raise ValueError("pairs: expected at least one pair")
         elif self.pairs not in PAIRINGS:
@@ -116,13 +118,25 @@ class FeatureLoss(ABC):
         """
         return None
 
+    def target_projection(self, student_channels: int, teacher_channels: int, n_axes: int) -> nn.Module | None:  # noqa: ARG002
+        """Return the module that the teacher's features pass through first, ``None`` without one.
+
+        It gets no gradient: a target that may learn becomes what is easiest to hit.
+
+        Args:
+            student_channels: Channels of the student's feature map.
+            teacher_channels: Channels of the teacher's.
+            n_axes: 2 or 3.
+        """
+        return None
+
     @abstractmethod
     def __call__(self, student: Tensor, teacher: Tensor, reference: Reference) -> Tensor:
         """Compare one pair of feature maps.
 
         Args:
             student: Features after the adapter, ``(B, C_s, *spatial)``.
-            teacher: Features, ``(B, C_t, *spatial)``: pooled or resized to the same spatial size.
+            teacher: Features after the projection, ``(B, C_t, *spatial)``: pooled or resized to the same spatial size.
             reference: The labels at this resolution.
 
         Returns:
@@ -131,12 +145,6 @@ class FeatureLoss(ABC):
 
 
 PAIRINGS = (AUTO, "encoder", "decoder", "bottleneck")
-
-
-def _pair(pair: object) -> tuple[str, str]:
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-        raise ValueError(f"pairs: expected [student module, teacher module], got {pair!r}")
-    return pair[0], pair[1]
 
 
 def adapt_unequal_channels(student_channels: int, teacher_channels: int, n_axes: int) -> nn.Module | None:

@@ -1,23 +1,30 @@
 """Claims about tapping feature maps and about which stages belong together."""
 
+import shutil
+from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_kd.distillation.feature_guidance import FeatureGuidance
 from nnunet_kd.distillation.features import (
     Taps,
     WithFeatures,
+    combined,
     match_stages,
     resolve_pairs,
     side_by_side,
     tap_points,
     to_common_size,
 )
+from nnunet_kd.distillation.frozen import FrozenOnCPU
 from nnunet_kd.errors import UsageError
 from nnunet_kd.losses.contract import FeatureLoss, pointwise_convolution
 
@@ -139,6 +146,43 @@ def test_a_network_with_features_is_a_pure_function(compiled: bool) -> None:
     assert [m.shape[1] for m in first[1]] == [4, 4]
 
 
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("deep_supervision", [True, False], ids=["outputs", "output"])
+@pytest.mark.parametrize("wrapped", ["eager", "compiled", "ddp", "compiled ddp"])
+def test_the_finest_logits_are_tapped_beneath_every_wrapper(wrapped: str, deep_supervision: bool) -> None:
+    net: Any = network(FLAT)
+    net.decoder.deep_supervision = deep_supervision
+    run = torch.compile(net, backend="eager") if "compiled" in wrapped else net
+    run = DistributedDataParallel(run) if "ddp" in wrapped else run
+    taps = Taps(run, ["output", "decoder.stages.0"], only_in_training=True)
+    outputs = run(torch.randn(2, 1, 16, 16))
+    maps = taps.take()
+    torch.testing.assert_close(maps["output"], outputs[0] if deep_supervision else outputs)
+    maps["output"].square().mean().backward()
+    assert net.encoder.stages[0][0].convs[0].conv.weight.grad is not None
+    with torch.no_grad():
+        run.eval()(torch.randn(2, 1, 16, 16))
+    assert taps.take() == {}
+    taps.remove()
+    assert not net._forward_hooks
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_teachers_frozen_into_compiled_code_give_their_logits_too() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(4, 2, 1)).eval()
+    data = torch.randn(1, 1, 8, 8)
+    output, maps = FrozenOnCPU(net, torch.float32, ["output", "0"])(data)
+    torch.testing.assert_close((output, *maps), (net(data), net(data), net[0](data)))
+
+
 # ---- matching ----
 
 _PLANNED = {
@@ -187,6 +231,26 @@ def test_pairs_by_name_and_by_kind() -> None:
     assert {s.kind for s, _ in resolve_pairs("decoder", student, teacher, size)} == {"decoder"}
 
 
+def test_pairs_by_selectors_are_points_of_one_or_several_modules() -> None:
+    student, teacher = network(FLAT), network([*FLAT, [2, 2]], width=8)
+    rows = [("encoder[0]", "encoder[1:-1]"), ("decoder[1:]", "output"), (("decoder[0]", "x.y"), "decoder[0]")]
+    pairs = resolve_pairs(rows[:2], student, teacher, (1, 1, 32, 32))
+    assert [(s.name, s.channels, s.size) for s, _ in pairs] == [
+        ("encoder.stages.0", 4, (32, 32)),
+        ("decoder.stages.1", 8, (16, 16)),
+        ("decoder.stages.2", 4, (32, 32)),
+    ]
+    several, *outputs = [t for _, t in pairs]
+    assert several.name == "encoder.stages.1 + encoder.stages.2 + encoder.stages.3"
+    assert several.names == tuple(f"encoder.stages.{i}" for i in (1, 2, 3))
+    assert (several.kind, several.channels, several.size, several.stride) == ("encoder", 16 + 32 + 64, (4, 4), (8, 8))
+    assert [(t.names, t.channels, t.size) for t in outputs] == [(("output",), 2, (32, 32))] * 2
+    with pytest.raises(UsageError, match=r"has no module 'x\.y'"):
+        resolve_pairs(rows, student, teacher, (1, 1, 32, 32))
+    with pytest.raises(UsageError, match=r"encoder\[4\]: the student has encoder\[0\] to encoder\[3\]"):
+        resolve_pairs([("encoder[4]", "encoder[4]")], student, teacher, (1, 1, 32, 32))
+
+
 def test_networks_without_stages_are_told_how_to_name_them() -> None:
     plain = nn.Sequential(nn.Conv2d(1, 2, 1))
     with pytest.raises(UsageError, match="finds no stages in student Sequential"):
@@ -197,6 +261,17 @@ def test_the_coarser_size_wins_axis_by_axis() -> None:
     a, b = to_common_size(torch.ones(1, 2, 8, 4, 4), torch.ones(1, 3, 4, 4, 8))
     assert tuple(a.shape) == (1, 2, 4, 4, 4)
     assert tuple(b.shape) == (1, 3, 4, 4, 4)
+
+
+def test_combined_maps_are_pooled_to_the_smallest_axis_by_axis_in_float32() -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 3, 4, 8, 2), torch.randn(2, 1, 8, 4, 2)]
+    joint = combined(maps)
+    torch.testing.assert_close(joint[:, :3], maps[0].unflatten(3, (4, 2)).mean(4))
+    torch.testing.assert_close(joint[:, 3:], maps[1].unflatten(2, (4, 2)).mean(3))
+    loud = combined([torch.full((1, 1, 4, 4), 65504.0).half(), torch.ones(1, 1, 2, 2).half()])
+    assert loud.dtype == torch.float32
+    assert float(loud.max()) == 65504  # half precision's sum of four would be infinite
 
 
 def test_the_table_puts_paired_stages_in_one_line() -> None:
