@@ -7,6 +7,7 @@ from nnunet_kd.losses.channels import CWD, cwd
 from nnunet_kd.losses.contract import FeatureLoss, OutputLoss
 from nnunet_kd.losses.correlation import DIST, dist
 from nnunet_kd.losses.decoupled import DKD, dkd
+from nnunet_kd.losses.hierarchical import FeatureKL, feature_kl
 from nnunet_kd.losses.hints import MGD, FitNet, MaskedGenerator, feature_error
 from nnunet_kd.losses.logits import LogitsKL, LogitsMSE, log_probabilities, logits_kl, logits_mse
 from nnunet_kd.losses.reference import Reference
@@ -37,6 +38,7 @@ LOSSES: dict[str, type[OutputLoss] | type[FeatureLoss]] = {
     "pairwise_affinity": PairwiseAffinity,
     "mgd": MGD,
     "wavelet_detail": WaveletDetail,
+    "feature_kl": FeatureKL,
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "LOSSES",
     "MGD",
     "AttentionTransfer",
+    "FeatureKL",
     "FeatureLoss",
     "FitNet",
     "LogitsKL",
@@ -64,6 +67,7 @@ __all__ = [
     "dist",
     "dkd",
     "feature_error",
+    "feature_kl",
     "ifvd",
     "log_probabilities",
     "logits_kl",

@@ -1,0 +1,73 @@
+"""Claims about the presets of hierarchical feedback: they suit every pair of networks that can be planned."""
+
+import json
+from typing import Any
+
+import pytest
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from torch import nn
+
+from nnunet_kd.distillation.features import TapPoint, resolve_pairs
+from nnunet_kd.distillation.objective import feature_losses
+from nnunet_kd.planning.kd_block import KDSettings, TeacherSource, parse_settings, settings_to_json
+from nnunet_kd.planning.presets import PRESETS
+
+OF_HLFD = [name for name, preset in PRESETS.items() if preset.trainer == "HLFDTrainer"]
+TEACHER = TeacherSource(model_folder="T")
+
+
+def network(n_stages: int, n_axes: int, *, residual: bool = False) -> nn.Module:
+    """Return a network as nnU-Net plans them."""
+    settings: dict[str, Any] = {
+        "input_channels": 1,
+        "n_stages": n_stages,
+        "features_per_stage": [4] * n_stages,
+        "conv_op": nn.Conv3d if n_axes == 3 else nn.Conv2d,
+        "kernel_sizes": 3,
+        "strides": [1] + [2] * (n_stages - 1),
+        "num_classes": 2,
+        "n_conv_per_stage_decoder": 1,
+        "deep_supervision": True,
+    }
+    if residual:
+        return ResidualEncoderUNet(**settings, n_blocks_per_stage=1)
+    return PlainConvUNet(**settings, n_conv_per_stage=1)
+
+
+def test_every_branch_of_the_method_is_a_preset() -> None:
+    branches = {"attention", "no_feedback", "deep", "individual", "concatenated"}
+    assert set(OF_HLFD) == {"hlfd", "emkd", *(f"hlfd_{branch}" for branch in branches)}
+
+
+@pytest.mark.parametrize("name", OF_HLFD)
+def test_presets_are_plain_json_that_reads_back_unchanged(name: str) -> None:
+    settings = KDSettings(teachers=(TEACHER,), losses=PRESETS[name].losses)
+    block = json.loads(json.dumps(settings_to_json(settings)))
+    assert parse_settings(block, "here") == settings
+    assert all(len(str(term["weight"])) <= 4 for term in block["losses"])  # for people to read
+
+
+@pytest.mark.parametrize("name", OF_HLFD)
+@pytest.mark.parametrize(("n_student", "n_teacher", "n_axes"), [(3, 3, 3), (3, 6, 2), (6, 3, 2), (5, 4, 3), (4, 5, 3)])
+def test_presets_suit_networks_of_any_depth_from_three_stages_on(
+    name: str, n_student: int, n_teacher: int, n_axes: int
+) -> None:
+    student, teacher = network(n_student, n_axes), network(n_teacher, n_axes, residual=True)
+    for term, loss in feature_losses(KDSettings(losses=PRESETS[name].losses)).items():
+        pairs = resolve_pairs(loss.pairs, student, teacher, (1, 1, *[32] * n_axes))
+        assert pairs, term
+        assert all(len(t.size) == n_axes for _, t in pairs)
+
+
+def test_the_hierarchy_on_networks_of_unequal_depth() -> None:
+    student, teacher = network(4, 2), network(6, 2)
+    pairs = [
+        f"{_short(ours)} < {_short(theirs)}"
+        for loss in feature_losses(KDSettings(losses=PRESETS["hlfd"].losses)).values()
+        for ours, theirs in resolve_pairs(loss.pairs, student, teacher, (1, 1, 32, 32))
+    ]
+    assert pairs == ["e0 < e1+e2+e3+e4", "e1 < e5", "e2 < e5", "d0 < d0+d1+d2+d3", "d1 < o", "d2 < o"]
+
+
+def _short(point: TapPoint) -> str:
+    return "+".join(name[0] + name[-1].strip("t") for name in point.names)
