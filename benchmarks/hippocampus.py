@@ -9,28 +9,18 @@ not repeated, so the script can be stopped and started again.
 """
 
 import argparse
-import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-SETTINGS: dict[str, Any] = json.loads((HERE / "hippocampus.json").read_text())
-RESULTS = HERE / "results" / "hippocampus"
-STUDENT_FOLDER = "KDTrainer__{plans}__{configuration}"
-_TRAIN = (
-    "import sys, torch; from nnunetv2.run.run_training import run_training; torch.set_num_threads(int(sys.argv[4]));"
-    "run_training(sys.argv[1], sys.argv[2], 0, 'KDTrainer', sys.argv[3], device=torch.device('cpu'), "
-    "continue_training=True)"
-)
+from study import HERE, Training, Workplace, convert_hippocampus, read_scores, record, settings_of, test_cases
+
+SETTINGS, RESULTS = settings_of("hippocampus")
+CONFIGURATION = SETTINGS["configuration"]
+TEACHER = f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +35,6 @@ class Run:
     def name(self) -> str:
         """Name of its files."""
         return f"{self.arm.replace(', ', '-').replace(' ', '-')}_shrink{self.shrink}_seed{self.seed}"
-
-    @property
-    def plans(self) -> str:
-        """Name of its plans."""
-        return "nnUNetKDBench" + "".join(p.capitalize() for p in self.name.replace("-", "_").split("_")) + "Plans"
 
     @property
     def result(self) -> Path:
@@ -85,223 +70,84 @@ def n_teachers(arm: str) -> int:
     return int(SETTINGS["arms"].get(arm, {}).get("teachers", 1))
 
 
-class Workplace:
-    """nnU-Net's folders for the benchmark, and the commands that run in them."""
-
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data = folder, data
-        self.dataset = "Dataset004_Hippocampus"
-        self.preprocessed = folder / "preprocessed" / self.dataset
-        self.teacher = folder / "results" / self.dataset / "nnUNetTrainer__nnUNetPlans__3d_fullres"
-        self.teachers = [self.teacher, *sorted((folder / "teachers").glob("*/nnUNetTrainer__*"))]
-
-    def environment(self, augmentation_workers: int = 0) -> dict[str, str]:
-        """0 augmentation workers make a seed exact: every arm then sees the same batches."""
-        folders = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed", "results")}
-        for path in folders.values():
-            Path(path).mkdir(parents=True, exist_ok=True)
-        threads = str(SETTINGS["threads"])
-        return {
-            **os.environ, **folders, "nnUNet_n_proc_DA": str(augmentation_workers), "nnUNet_def_n_proc": threads,
-            "OMP_NUM_THREADS": threads, "nnUNet_compile": "true",
-        }  # fmt: skip
-
-    def call(self, arguments: Sequence[str], log: Path, augmentation_workers: int = 0) -> None:
-        """Run a child to its end; its output goes to a file that is named when it fails."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as file:
-            status = subprocess.run(
-                [sys.executable, *arguments], env=self.environment(augmentation_workers), stdout=file,
-                stderr=subprocess.STDOUT, check=False, cwd=self.folder,
-            ).returncode  # fmt: skip
-        if status:
-            raise SystemExit(f"status {status}; see {log}")
-
-    def test_cases(self) -> list[str]:
-        """Return the cases no arm trains on."""
-        return (self.data / "test_cases.txt").read_text().split()
-
-    def prepare(self) -> None:
-        """Convert, plan and preprocess once; fold 0 validates on exactly the test cases."""
-        if (self.preprocessed / "splits_final.json").is_file():
-            return
-        logs = self.folder / "logs"
-        number = str(SETTINGS["dataset"])
-        self.call(
-            ["-m", "nnunet_kd", "convert", "decathlon", str(self.data), "-d", number, "--overwrite"],
-            logs / "convert.log",
-            1,
-        )
-        module = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
-        entry = f"from {module} import plan_and_preprocess_entry as f; f()"
-        options = ["-d", number, "-c", SETTINGS["configuration"], "-np", "2", "-npfp", "2"]
-        self.call(["-c", entry, *options], logs / "preprocess.log", 1)
-        plans_file = self.preprocessed / "nnUNetPlans.json"
-        plans = json.loads(plans_file.read_text())
-        plans["configurations"][SETTINGS["configuration"]]["batch_size"] = SETTINGS["batch_size"]
-        plans_file.write_text(json.dumps(plans, indent=4))
-        cases = sorted(path.name.split(".")[0] for path in (self.preprocessed / "gt_segmentations").glob("*.nii.gz"))
-        test = self.test_cases()
-        split = {"train": [case for case in cases if case not in test], "val": test}
-        (self.preprocessed / "splits_final.json").write_text(json.dumps([split]))
-
-    def provide_teachers(self, teachers: Sequence[Path]) -> None:
-        """Copy given teachers, or train one by the same recipe as the students."""
-        targets = [
-            self.teacher,
-            *(self.folder / "teachers" / str(i) / self.teacher.name for i in range(1, len(teachers))),
-        ]
-        for source, target in zip(teachers, targets, strict=False):
-            if not (target / "fold_0" / "checkpoint_final.pth").is_file():
-                shutil.copytree(source, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
-        self.teachers = targets
-        if (self.teacher / "fold_0" / "checkpoint_final.pth").is_file():
-            return
-        run = Run(arm="teacher", shrink=1, seed=0)
-        schedule = SETTINGS["teacher"]
-        self.train(run, ["--method", "none"], schedule, with_teacher=False)
-        source = self.model_folder(run)
-        self.call(
-            ["-m", "nnunet_kd", "release", "-m", str(source), "-f", "0", "-o", str(self.folder / "teacher")],
-            self.folder / "logs" / "release.log",
-        )
-        released = next((self.folder / "teacher").glob("**/fold_0")).parent
-        shutil.copytree(released, self.teacher, dirs_exist_ok=True)
-
-    def model_folder(self, run: Run) -> Path:
-        """Return where nnU-Net puts a run."""
-        name = STUDENT_FOLDER.format(plans=run.plans, configuration=SETTINGS["configuration"])
-        return self.folder / "results" / self.dataset / name
-
-    def train(
-        self, run: Run, options: Sequence[str], schedule: Mapping[str, Any], *, with_teacher: bool = True
-    ) -> float:
-        """Plan and train one run, validation on the test cases included; return the seconds it took."""
-        plan = ["-m", "nnunet_kd", "plan", "-d", str(SETTINGS["dataset"]), "-c", SETTINGS["configuration"]]
-        plan += ["--shrink", str(run.shrink), "--seed", str(run.seed), "-p", run.plans, "--overwrite"]
-        plan += ["--epochs", str(schedule["epochs"]), "--iterations", str(SETTINGS["iterations_per_epoch"])]
-        plan += ["--val-iterations", str(SETTINGS["val_iterations_per_epoch"])]
-        plan += ["--optimizer", SETTINGS["optimizer"], "--lr", str(schedule["lr"])]
-        for teacher in self.teachers[: n_teachers(run.arm)] if with_teacher else ():
-            plan += ["--teacher", str(teacher)]
-        log = self.folder / "logs" / f"{run.name}.log"
-        self.call([*plan, *options], log.with_suffix(".plan.log"))
-        if "cached" in options:  # made for the first seed, found by the others; not part of the run's seconds
-            cache = [
-                "-m",
-                "nnunet_kd",
-                "cache_teacher",
-                "-d",
-                str(SETTINGS["dataset"]),
-                "-c",
-                SETTINGS["configuration"],
-            ]
-            self.call([*cache, "-p", run.plans, "-f", "0", "-np", "0"], log.with_suffix(".cache.log"))
-        start = time.monotonic()
-        arguments = [str(SETTINGS["dataset"]), SETTINGS["configuration"], run.plans, str(SETTINGS["threads"])]
-        self.call(["-c", _TRAIN, *arguments], log)
-        return time.monotonic() - start
-
-
-def test_scores(summary: Path) -> dict[str, dict[str, float]]:
-    """Read Dice per case and structure from nnU-Net's own summary.json."""
-    names = {"1": "anterior", "2": "posterior"}
-    cases = json.loads(summary.read_text())["metric_per_case"]
-    return {
-        Path(case["reference_file"]).name.split(".")[0]: {
-            names[k]: round(v["Dice"], 6) for k, v in case["metrics"].items()
-        }
-        for case in cases
-    }
-
-
-def commit() -> str:
-    """Return the commit the code stood at."""
-    result = subprocess.run(
-        ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
+def training(run: Run, dataset: str, teachers: Sequence[Path]) -> Training:
+    """Return what a run trains."""
+    schedule = SETTINGS["teacher"] if run.arm == "teacher" else SETTINGS["students"][str(run.shrink)]
+    budget = ["--epochs", str(schedule["epochs"]), "--iterations", str(SETTINGS["iterations_per_epoch"])]
+    budget += ["--val-iterations", str(SETTINGS["val_iterations_per_epoch"])]
+    budget += ["--optimizer", SETTINGS["optimizer"], "--lr", str(schedule["lr"])]
+    method = options_of(run.arm) if run.arm != "teacher" else ["--method", "none"]
+    return Training(
+        name=run.name,
+        dataset=dataset,
+        configuration=CONFIGURATION,
+        options=["--shrink", str(run.shrink), "--seed", str(run.seed), *budget, *method],
+        teachers=teachers[: n_teachers(run.arm)],
     )
-    return result.stdout.strip() or "unknown"
 
 
-def record(run: Run, scores: Mapping[str, Any], seconds: float, schedule: Mapping[str, Any]) -> None:
+def write_result(run: Run, scores: Mapping[str, Any], seconds: float, schedule: Mapping[str, Any]) -> None:
     """Write one finished run."""
-    import nnunetv2  # noqa: F401  # its version is recorded
-    import torch
-
-    from nnunet_kd.hardware import describe
-
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    data = {
-        "arm": run.arm, "shrink": run.shrink, "seed": run.seed, "schedule": dict(schedule),
-        "options": options_of(run.arm), "seconds": round(seconds),
-        "date": datetime.now(timezone.utc).date().isoformat(), "commit": commit(), "hardware": describe(),
-        "torch": torch.__version__, "python": platform.python_version(), "dice": scores,
-    }  # fmt: skip
-    temporary = run.result.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=1) + "\n")
-    temporary.replace(run.result)
+    facts = {"arm": run.arm, "shrink": run.shrink, "seed": run.seed, "schedule": dict(schedule)}
+    record(run.result, {**facts, "options": options_of(run.arm)}, scores, seconds)
 
 
-def predict_teacher(place: Workplace) -> None:
+def provide_teachers(place: Workplace, dataset: str, given: Sequence[Path]) -> list[Path]:
+    """Copy given teachers, or train one by the same recipe as the students; return their folders."""
+    first = place.results / dataset / TEACHER
+    targets = [first, *(place.folder / "teachers" / str(i) / TEACHER for i in range(1, len(given)))]
+    for source, target in zip(given, targets, strict=False):
+        if not (target / "fold_0" / "checkpoint_final.pth").is_file():
+            shutil.copytree(source, target, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    if not (first / "fold_0" / "checkpoint_final.pth").is_file():
+        own = training(Run(arm="teacher", shrink=1, seed=0), dataset, [])
+        place.train(own)
+        output = place.folder / "teacher"
+        place.call(
+            ["-m", "nnunet_kd", "release", "-m", str(place.model_folder(own)), "-f", "0", "-o", str(output)], "release"
+        )
+        shutil.copytree(next(output.glob("**/fold_0")).parent, first, dirs_exist_ok=True)
+    return targets
+
+
+def predict_teacher(place: Workplace, dataset: str, teacher: Path, cases: Sequence[str]) -> None:
     """Score the teacher on the test cases through stock nnU-Net, mirrored as nnU-Net's validation is."""
     run = Run(arm="teacher", shrink=1, seed=0)
     if run.result.is_file():
         return
-    images, output = place.folder / "test_images", place.folder / "teacher_predictions"
-    images.mkdir(exist_ok=True)
-    for case in place.test_cases():
-        name = f"{case}_0000.nii.gz"
-        shutil.copyfile(place.folder / "raw" / place.dataset / "imagesTr" / name, images / name)
+    images, reference, output = (place.folder / name for name in ("test_images", "test_labels", "teacher_predictions"))
+    for case in cases:
+        for folder, source, name in (
+            (images, place.raw / dataset / "imagesTr", f"{case}_0000.nii.gz"),
+            (reference, place.raw / dataset / "labelsTr", f"{case}.nii.gz"),
+        ):
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
     start = time.monotonic()
     entry = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as f; f()"
-    options = [
-        "-i",
-        str(images),
-        "-o",
-        str(output),
-        "-m",
-        str(place.teacher),
-        "-f",
-        "0",
-        "-device",
-        "cpu",
-        "-npp",
-        "1",
-        "-nps",
-        "1",
-    ]
-    place.call(["-c", entry, *options], place.folder / "logs" / "teacher.log", 1)
+    how = ["-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1"]
+    place.call(["-c", entry, "-i", str(images), "-o", str(output), "-m", str(teacher), *how], "teacher", 1)
     seconds = time.monotonic() - start
     entry = "from nnunetv2.evaluation.evaluate_predictions import evaluate_simple_entry_point as f; f()"
-    reference = place.folder / "test_labels"
-    reference.mkdir(exist_ok=True)
-    for case in place.test_cases():
-        name = f"{case}.nii.gz"
-        shutil.copyfile(place.preprocessed / "gt_segmentations" / name, reference / name)
-    place.call(
-        ["-c", entry, str(reference), str(output), "-l", "1", "2", "-np", "1"], place.folder / "logs" / "score.log", 1
-    )
-    record(run, test_scores(output / "summary.json"), seconds, {"given": True})
+    place.call(["-c", entry, str(reference), str(output), "-l", "1", "2", "-np", "1"], "score", 1)
+    write_result(run, read_scores(output / "summary.json"), seconds, {"given": True})
 
 
 def run_all(options: argparse.Namespace) -> None:
     """Prepare, then train what has no result yet."""
-    place = Workplace(options.work.resolve(), options.data.resolve())
-    place.folder.mkdir(parents=True, exist_ok=True)
-    place.prepare()
-    place.provide_teachers([] if options.train_teachers else options.teachers)
-    predict_teacher(place)
-    waiting = [run for run in all_runs() if not run.result.is_file() and n_teachers(run.arm) <= len(place.teachers)]
+    data = options.data.resolve()
+    place = Workplace(options.work.resolve(), SETTINGS["threads"])
+    dataset = convert_hippocampus(place, data)
+    place.preprocess(dataset, CONFIGURATION, SETTINGS["batch_size"])
+    teachers = provide_teachers(place, dataset, [] if options.train_teachers else options.teachers)
+    predict_teacher(place, dataset, teachers[0], test_cases(data))
+    waiting = [run for run in all_runs() if not run.result.is_file() and n_teachers(run.arm) <= len(teachers)]
     for number, run in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {run.name}", flush=True)
-        schedule = SETTINGS["students"][str(run.shrink)]
-        seconds = place.train(run, options_of(run.arm), schedule)
-        scores = test_scores(place.model_folder(run) / "fold_0" / "validation" / "summary.json")
-        record(run, scores, seconds, schedule)
-        shutil.rmtree(place.model_folder(run))
+        what = training(run, dataset, teachers)
+        seconds = place.train(what)
+        write_result(run, place.scores(what), seconds, SETTINGS["students"][str(run.shrink)])
+        place.remove(what)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from study_report import PAGE, interval, replace_marked, scores
 
 from nnunet_kd.evaluation.statistics import (
     average_runs,
@@ -18,8 +19,7 @@ from nnunet_kd.evaluation.statistics import (
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "hippocampus"
-PAGE = HERE.parent / "docs" / "benchmarks.md"
-PICTURE = HERE.parent / "docs" / "images" / "hippocampus.png"
+PICTURE = PAGE.parent / "images" / "hippocampus.png"
 METHODS_PICTURE = PICTURE.with_name("hippocampus_methods.png")
 SETTINGS: dict[str, Any] = json.loads((HERE / "hippocampus.json").read_text())
 ARMS = ("alone", "random teacher", "distilled", "distilled, ramp", "cached", "cached, three teachers")
@@ -46,25 +46,11 @@ def load() -> Runs:
     return runs
 
 
-def scores(runs: Sequence[Mapping[str, Any]], structure: str | None = None) -> Scores:
-    """Return Dice per run and case; without a structure the mean over both."""
-    names = sorted(runs[0]["dice"])
-    rows = [[run["dice"][case] for case in names] for run in runs]
-    return np.array(
-        [[np.mean(list(case.values())) if structure is None else case[structure] for case in row] for row in rows]
-    )
-
-
-def _interval(estimate: Any, *, signed: bool = False) -> str:  # noqa: ANN401  # Estimate or Difference
-    sign = "+" if signed else ""
-    return f"{estimate.value:{sign}.4f} [{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
-
-
 def _row(arm: str, shrink: int, runs: Runs) -> str:
     own = runs[arm, shrink]
     mean = average_runs(scores(own))
     structures = " / ".join(f"{scores(own, s).mean():.4f}" for s in ("anterior", "posterior"))
-    cells = [arm, str(shrink), str(len(own)), structures, _interval(mean_with_interval(mean))]
+    cells = [arm, str(shrink), str(len(own)), structures, interval(mean_with_interval(mean))]
     spread = run_spread(scores(own))
     cells.append(", ".join(f"{m:.4f}" for m in spread.means))
     if arm in ("alone", "teacher"):
@@ -73,7 +59,7 @@ def _row(arm: str, shrink: int, runs: Runs) -> str:
     difference = paired_difference(mean, control)
     teacher = scores(runs["teacher", 1])[0]
     share = share_of_gap(mean, control, teacher)
-    cells += [_interval(difference, signed=True), f"{difference.p:.3g}", f"{100 * share.value:.0f} %"]
+    cells += [interval(difference, signed=True), f"{difference.p:.3g}", f"{100 * share.value:.0f} %"]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -97,7 +83,7 @@ def findings(runs: Runs) -> str:
         what = "changed" if clear else "did not measurably change"
         lines.append(
             f"- **{arm.capitalize()}, 1/{shrink}:** distillation {what} the mean Dice over {difference.n_cases} cases: "
-            f"{_interval(difference, signed=True)}, Wilcoxon p = {difference.p:.3g}."
+            f"{interval(difference, signed=True)}, Wilcoxon p = {difference.p:.3g}."
         )
     return "\n".join(lines)
 
@@ -179,14 +165,6 @@ def write() -> None:
         print(body)
 
 
-def replace_marked(name: str, body: str) -> None:
-    """Replace what stands between the markers of a name in docs/benchmarks.md."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    head, rest = PAGE.read_text().split(begin)
-    _, tail = rest.split(end)
-    PAGE.write_text(f"{head}{begin}\n{body}\n{end}{tail}")
-
-
 # ---- the screening of methods ----
 
 
@@ -212,7 +190,7 @@ def method_table(runs: Runs) -> str:
     for name, difference, n_seeds in methods(runs):
         own = runs[name, shrink]
         seconds = np.mean([run["seconds"] for run in own])
-        cells = [_shown(name), str(n_seeds), f"{scores(own).mean():.4f}", _interval(difference, signed=True)]
+        cells = [_shown(name), str(n_seeds), f"{scores(own).mean():.4f}", interval(difference, signed=True)]
         lines.append("| " + " | ".join([*cells, f"{difference.p:.3g}", f"{seconds:.0f}"]) + " |")
     return "\n".join(lines)
 
