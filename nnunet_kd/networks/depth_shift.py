@@ -32,7 +32,12 @@ def to_volumes(slices: Tensor, n_slices: int) -> Tensor:
         >>> to_volumes(torch.zeros(6, 4, 8, 8), 3).shape
         torch.Size([2, 4, 3, 8, 8])
     """
-    return slices.unflatten(0, (slices.shape[0] // n_slices, n_slices)).transpose(1, 2)
+    return _by_volume(slices, n_slices).transpose(1, 2)
+
+
+def _by_volume(slices: Tensor, n_slices: int) -> Tensor:
+    """Return ``(B, T, C, h, w)`` for ``(B*T, C, h, w)``. Not by unflatten, which ONNX's tracing fixes to one T."""
+    return slices.reshape(-1, n_slices, *slices.shape[1:])
 
 
 def from_previous(features: Tensor) -> Tensor:
@@ -120,8 +125,7 @@ class DepthShift(nn.Module, ABC):
             raise ValueError(
                 f"expected volumes (B, C, T, h, w), or slices and n_slices, got shape {tuple(features.shape)} alone"
             )
-        volumes = features.unflatten(0, (features.shape[0] // n_slices, n_slices))
-        return self.exchange(volumes).flatten(0, 1)
+        return self.exchange(_by_volume(features, n_slices)).flatten(0, 1)
 
     @abstractmethod
     def exchange(self, features: Tensor) -> Tensor:
@@ -165,7 +169,7 @@ class DistillDSM(DepthShift):
     def exchange(self, features: Tensor) -> Tensor:
         """Return features after the exchange, both ``(B, T, C, h, w)``."""
         n = self.selected
-        mixed = self.mix(features[:, :, :n].flatten(0, 1)).unflatten(0, features.shape[:2])
+        mixed = _by_volume(self.mix(features[:, :, :n].flatten(0, 1)), features.shape[1])
         forward, backward, residual = mixed.split([n // 4, n // 4, n // 2], dim=2)
         parts = [from_previous(forward), from_next(backward), residual]
         if n < features.shape[2]:

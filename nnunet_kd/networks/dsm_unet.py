@@ -230,8 +230,8 @@ class DSMUNet(nn.Module):
     in its second convolution, as published. The outputs are logits.
 
     All stages return volumes ``(B, C, T, h, w)``, so that they compare with those of 3-D networks; inside, a batch of
-    slices is what lies in memory, and nothing is copied between the two. T, h and w may have any values, T and the
-    slices' number in the batch at every call others.
+    slices is what lies in memory, and nothing is copied between the two. T may be any number, another at every call;
+    h and w any that the pooling leaves something of (16 and more, as published).
 
     Args:
         input_channels: Channels of the images.
@@ -333,8 +333,7 @@ def student_block(
     check_number(alpha, "dsm_unet: alpha", at_least=0, at_most=1)
     for name, value in (("published", published), ("auxiliary_heads", auxiliary_heads)):
         check_choice(value, (True, False), f"dsm_unet: {name}")
-    kwargs = architecture["arch_kwargs"]
-    if str(kwargs.get("conv_op")).endswith("2d"):
+    if str(architecture["arch_kwargs"].get("conv_op")).endswith("2d"):
         raise UsageError(
             "dsm_unet: expected a 3-D configuration, since features move between slices, got a 2-D one; "
             "type -c 3d_fullres, or take --student plain_unet"
@@ -342,10 +341,11 @@ def student_block(
     features, strides = _published_stages() if published else _stages_of(architecture)
     if shift != "none":
         _check_alpha(features, alpha, 4 if shift == "distill" else 2)
-    block = {"n_stages": len(features), "features_per_stage": features, "strides": strides, "shift": shift}
+    kwargs = {"n_stages": len(features), "features_per_stage": features, "strides": strides, "shift": shift}
+    kwargs |= {"auxiliary_heads": bool(auxiliary_heads)} | ({} if shift == "none" else {"alpha": alpha})
     return {
         "network_class_name": f"{DSMUNet.__module__}.{DSMUNet.__qualname__}",
-        "arch_kwargs": {**block, "auxiliary_heads": auxiliary_heads} | ({} if shift == "none" else {"alpha": alpha}),
+        "arch_kwargs": kwargs,
         "_kw_requires_import": [],
     }
 
