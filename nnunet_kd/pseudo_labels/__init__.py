@@ -1,0 +1,1 @@
+"""From unlabelled scans to training cases."""
