@@ -16,7 +16,7 @@ from torch.nn.functional import conv3d, group_norm, interpolate, leaky_relu
 from nnunet_kd.distillation.features import resolve_pairs
 from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.cost import network_cost
-from nnunet_kd.networks.res_unet import ResUNet, student_block
+from nnunet_kd.networks.res_unet import GroupNorm, ResUNet, student_block
 from nnunet_kd.planning.students import student_architecture
 
 Block = dict[str, Any]
@@ -272,22 +272,38 @@ def test_settings_that_make_no_network_are_refused(settings: Block, message: str
         ResUNet(**settings)
 
 
-@UPSAMPLINGS
-@EVERY_GEOMETRY
-def test_onnx_runtime_computes_the_same(geometry: str, upsampling: str) -> None:
-    """Group normalisation is decomposed: the graph has standard operators alone, in the oldest set that fits."""
+def error_in_onnx_runtime(network: nn.Module, data: Tensor) -> float:
+    """Return the largest difference to PyTorch of a graph of standard operators, normalisation decomposed."""
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    network, data = build(student_block(teacher(geometry), upsampling=upsampling)).eval(), image(geometry)
     file = BytesIO()
     torch.onnx.export(network, (data,), file, opset_version=17, dynamo=False, input_names=["image"])
     nodes = onnx.load_from_string(file.getvalue()).graph.node
     assert {node.domain for node in nodes} <= {"", "ai.onnx"}
-    kinds = {node.op_type for node in nodes}
-    assert "InstanceNormalization" in kinds
-    assert "GroupNormalization" not in kinds
+    assert not {"InstanceNormalization", "GroupNormalization"} & {node.op_type for node in nodes}
     session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    output = session.run(None, {"image": data.numpy()})[0]
+    output = torch.from_numpy(session.run(None, {"image": data.numpy()})[0])
     with torch.no_grad():
-        difference = (torch.from_numpy(output) - network(data)).abs().max()
-    assert float(difference) < 1e-4
+        return float((output - network(data)).abs().max())
+
+
+@UPSAMPLINGS
+@EVERY_GEOMETRY
+def test_onnx_runtime_computes_the_same(geometry: str, upsampling: str) -> None:
+    network = build(student_block(teacher(geometry), upsampling=upsampling)).eval()
+    assert error_in_onnx_runtime(network, image(geometry)) < 1e-4
+
+
+def test_onnx_runtime_normalises_large_maps_as_exactly() -> None:
+    """With ``InstanceNormalization``, PyTorch's own export, it is off by 2e-5 at this size, and grows with it."""
+    assert error_in_onnx_runtime(GroupNorm(16), 2 * torch.randn(1, 16, 64, 64, 64) + 1) < 5e-6
+
+
+@EVERY_GEOMETRY
+def test_normalisation_is_the_same_while_exporting(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, data = build(student_block(teacher(geometry))), image(geometry)
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # else all scales are 1, all shifts 0
+    expected = network(data)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    torch.testing.assert_close(network(data), expected, atol=1e-4, rtol=1e-4)
