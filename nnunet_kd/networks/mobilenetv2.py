@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from nnunet_kd.errors import UsageError
-from nnunet_kd.networks.planar import Strides, check_flag, halvings, planar_block
+from nnunet_kd.networks.planar import Strides, halvings, planar_block
 from nnunet_kd.networks.pretrained import ClassifierAsSegmenter, first_convolution, load_imagenet
+from nnunet_kd.planning.json_blocks import check_choice
 
 # expansion, channels, blocks of each group; then the stride of its first block at each output stride
 _GROUPS = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -69,8 +69,7 @@ class MobileNetV2(ClassifierAsSegmenter):
 
 
 def _strides(output_stride: int) -> list[list[int]]:
-    if output_stride not in tuple(_GROUP_STRIDES):
-        raise UsageError(f"mobilenetv2, output_stride: expected 8 or 32, got {output_stride!r:.80}")
+    check_choice(output_stride, _GROUP_STRIDES, "mobilenetv2: output_stride")
     return halvings(int(log2(output_stride)))
 
 
@@ -87,7 +86,9 @@ def _stages(input_channels: int, output_stride: int, *, pretrained: bool) -> lis
     return [features[start:end] for start, end in zip(starts, _STAGE_ENDS, strict=True)]
 
 
-def student_block(architecture: Mapping[str, Any], output_stride: int = 8, pretrained: bool = False) -> dict[str, Any]:
+def student_block(
+    architecture: Mapping[str, Any], *, output_stride: int = 8, pretrained: bool = False
+) -> dict[str, Any]:
     """Return a MobileNetV2 with a 1x1 head (EMKD's student, 2-D).
 
     Args:
@@ -98,12 +99,12 @@ def student_block(architecture: Mapping[str, Any], output_stride: int = 8, pretr
     Raises:
         UsageError: If the teacher is 3-D or the output stride another.
     """
-    check_flag("--student mobilenetv2, pretrained", pretrained)
+    check_choice(pretrained, (True, False), "mobilenetv2: pretrained")
     return planar_block(
         "mobilenetv2",
         architecture,
         "MobileNetV2",
         strides=_strides(output_stride),
         output_stride=output_stride,
-        pretrained=pretrained,
+        pretrained=bool(pretrained),
     )

@@ -58,17 +58,6 @@ def _n_axes(architecture: Mapping[str, Any]) -> int:
     return 3 if str(kwargs.get("conv_op")).endswith("3d") else 2
 
 
-def check_flag(name: str, value: object) -> bool:
-    """Return a setting that must be true or false.
-
-    Raises:
-        UsageError: If it is anything else.
-    """
-    if not isinstance(value, bool):
-        raise UsageError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
 def _lists(strides: Iterable[Any]) -> list[Any]:
     return [list(stride) if isinstance(stride, Sequence) else stride for stride in strides]
 

@@ -12,13 +12,13 @@ from nnunet_kd.networks.planar import (
     PlanarNetwork,
     Stages,
     Strides,
-    check_flag,
     crop,
     halvings,
     pad_to_multiple,
     planar_block,
 )
 from nnunet_kd.networks.pretrained import as_colours, resnet_stages
+from nnunet_kd.planning.json_blocks import check_choice
 
 STRIDES = halvings(5)
 FEATURES = (64, 64, 128, 256, 512)
@@ -148,7 +148,7 @@ class RAUNet(PlanarNetwork):
         return crop(self.head(self.decoder(maps)), image.shape[2:])
 
 
-def student_block(architecture: Mapping[str, Any], pretrained: bool = False) -> dict[str, Any]:
+def student_block(architecture: Mapping[str, Any], *, pretrained: bool = False) -> dict[str, Any]:
     """Return RA-UNet (EMKD's teacher, 2-D).
 
     Args:
@@ -158,5 +158,5 @@ def student_block(architecture: Mapping[str, Any], pretrained: bool = False) -> 
     Raises:
         UsageError: If the teacher is 3-D.
     """
-    check_flag("--student ra_unet, pretrained", pretrained)
-    return planar_block("ra_unet", architecture, "RAUNet", strides=STRIDES, pretrained=pretrained)
+    check_choice(pretrained, (True, False), "ra_unet: pretrained")
+    return planar_block("ra_unet", architecture, "RAUNet", strides=STRIDES, pretrained=bool(pretrained))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nnunet_kd.networks.planar import Strides, check_flag, halvings, planar_block
+from nnunet_kd.networks.planar import Strides, halvings, planar_block
 from nnunet_kd.networks.pretrained import ClassifierAsSegmenter, resnet_stages
+from nnunet_kd.planning.json_blocks import check_choice
 
 STRIDES = halvings(5)
 
@@ -54,7 +55,7 @@ class ResNet18(ClassifierAsSegmenter):
         )
 
 
-def student_block(architecture: Mapping[str, Any], pretrained: bool = False) -> dict[str, Any]:
+def student_block(architecture: Mapping[str, Any], *, pretrained: bool = False) -> dict[str, Any]:
     """Return a ResNet-18 with a 1x1 head (HLFD's student, 2-D).
 
     Args:
@@ -64,5 +65,5 @@ def student_block(architecture: Mapping[str, Any], pretrained: bool = False) -> 
     Raises:
         UsageError: If the teacher is 3-D.
     """
-    check_flag("--student resnet18, pretrained", pretrained)
-    return planar_block("resnet18", architecture, "ResNet18", strides=STRIDES, pretrained=pretrained)
+    check_choice(pretrained, (True, False), "resnet18: pretrained")
+    return planar_block("resnet18", architecture, "ResNet18", strides=STRIDES, pretrained=bool(pretrained))

@@ -222,6 +222,13 @@ def test_a_grey_slice_is_repeated_as_colours(name: str) -> None:
     torch.testing.assert_close(network(grey), network(grey.repeat(1, 3, 1, 1)))
 
 
+@CLASSIFIERS
+def test_pretrained_is_true_or_false(name: str) -> None:
+    assert block_of(name, pretrained=True)["arch_kwargs"]["pretrained"] is True
+    with pytest.raises(UsageError, match=f"^{name}: pretrained: expected one of True, False, got 'yes'$"):
+        block_of(name, pretrained="yes")
+
+
 @EACH
 def test_a_teacher_of_three_axes_is_refused(name: str) -> None:
     teacher = {"arch_kwargs": {"strides": [[1, 1, 1], [2, 2, 2]]}}
@@ -255,7 +262,7 @@ def test_more_channels_than_the_first_stage_holds_are_refused(name: str) -> None
 
 @pytest.mark.parametrize("value", [16, "8", [8], None], ids=str)
 def test_other_output_strides_are_refused(value: object) -> None:
-    with pytest.raises(UsageError, match="output_stride: expected 8 or 32"):
+    with pytest.raises(UsageError, match="output_stride: expected one of 8, 32, got"):
         block_of("mobilenetv2", output_stride=value)
 
 

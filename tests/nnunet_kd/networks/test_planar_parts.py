@@ -15,10 +15,9 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.enet import ENet, unpool
 from nnunet_kd.networks.erfnet import ERFNet
 from nnunet_kd.networks.mobilenetv2 import MobileNetV2
-from nnunet_kd.networks.planar import check_flag
 from nnunet_kd.networks.pretrained import first_convolution
 from nnunet_kd.networks.ra_unet import AugmentedAttention, RAUNet
-from nnunet_kd.networks.resnet18 import ResNet18, student_block
+from nnunet_kd.networks.resnet18 import ResNet18
 from nnunet_kd.networks.unet_plus_plus import UNetPlusPlus
 from nnunet_kd.planning.students import student_architecture
 
@@ -177,9 +176,3 @@ def test_pretrained_weights_out_of_reach_are_told_in_a_line(
     assert f"copy {url} there" in message
     with torch.device("meta"):  # there is nothing to fill, so nothing is asked for
         network(input_channels=1, num_classes=2, pretrained=True)
-
-
-def test_flags_are_true_or_false() -> None:
-    assert check_flag("pretrained", value=True) is True
-    with pytest.raises(UsageError, match="--student resnet18, pretrained: expected true or false, got 'yes'"):
-        student_block({"arch_kwargs": {}}, pretrained="yes")  # type: ignore[arg-type]
