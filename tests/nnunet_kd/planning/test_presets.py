@@ -4,10 +4,13 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import nn
 
-from nnunet_kd.distillation.features import TapPoint, resolve_pairs
+from nnunet_kd import networks
+from nnunet_kd.distillation.features import resolve_pairs, stage_names
+from nnunet_kd.distillation.hierarchy import expand_row
 from nnunet_kd.distillation.objective import feature_losses
 from nnunet_kd.planning.kd_block import KDSettings, TeacherSource, parse_settings, settings_to_json
 from nnunet_kd.planning.presets import PRESETS
@@ -59,15 +62,44 @@ def test_presets_suit_networks_of_any_depth_from_three_stages_on(
         assert all(len(t.size) == n_axes for _, t in pairs)
 
 
-def test_the_hierarchy_on_networks_of_unequal_depth() -> None:
-    student, teacher = network(4, 2), network(6, 2)
-    pairs = [
-        f"{_short(ours)} < {_short(theirs)}"
-        for loss in feature_losses(KDSettings(losses=PRESETS["hlfd"].losses)).values()
-        for ours, theirs in resolve_pairs(loss.pairs, student, teacher, (1, 1, 32, 32))
+def hierarchy(method: str, student: nn.Module, teacher: nn.Module) -> list[str]:
+    """Return what a method compares, stages numbered as the paper does: e1 is the finest, d2 too."""
+
+    def short(modules: tuple[str, ...], net: nn.Module) -> str:
+        kinds = list(stage_names(net).values())
+        encoder = [f"e{i + 1}" for i in range(kinds.count("encoder"))]
+        decoder = [f"d{i + 2}" for i in reversed(range(kinds.count("decoder")))]
+        paper = {"output": "o"}
+        for name, kind in stage_names(net).items():
+            paper[name] = (encoder if kind == "encoder" else decoder).pop(0)
+        return "+".join(paper[name] for name in modules)
+
+    return [
+        f"{short(ours, student)} < {short(theirs, teacher)}"
+        for loss in feature_losses(KDSettings(losses=PRESETS[method].losses)).values()
+        for row in loss.pairs
+        for ours, theirs in expand_row(row, stage_names(student), stage_names(teacher))
     ]
-    assert pairs == ["e0 < e1+e2+e3+e4", "e1 < e5", "e2 < e5", "d0 < d0+d1+d2+d3", "d1 < o", "d2 < o"]
 
 
-def _short(point: TapPoint) -> str:
-    return "+".join(name[0] + name[-1].strip("t") for name in point.names)
+def test_the_hierarchy_on_networks_of_unequal_depth() -> None:
+    pairs = hierarchy("hlfd", network(4, 2), network(6, 2))
+    assert pairs == ["e1 < e2+e3+e4+e5", "e2 < e6", "e3 < e6", "d4 < d6+d5+d4+d3", "d3 < o", "d2 < o"]
+
+
+@pytest.mark.parametrize("student", ["ResNet18", "MobileNetV2", "ENet", "ERFNet", "RAUNet", "UNetPlusPlus"])
+def test_every_branch_suits_the_published_networks(student: str) -> None:
+    with torch.device("meta"):
+        ours, teacher = (getattr(networks, name)(input_channels=1, num_classes=2) for name in (student, "UNetPlusPlus"))
+    pairs = {method: hierarchy(method, ours, teacher) for method in OF_HLFD}
+    assert all(pairs.values())
+    if list(stage_names(ours).values()).count("encoder") == 5:
+        (loss, *_) = feature_losses(KDSettings(losses=PRESETS["hlfd"].losses)).values()
+        assert resolve_pairs(loss.pairs, ours, teacher, (1, 1, 64, 64))[0][1].channels == 256 + 128 + 512
+        assert pairs["hlfd"] == [
+            *("e1 < e2+e3+e4", "e2 < e5", "e3 < e5", "e4 < e5"),
+            *("d5 < d5+d4+d3", "d4 < o", "d3 < o", "d2 < o"),
+        ]
+        assert pairs["hlfd_individual"] == ["e5 < e5", "e2 < e5", "e4 < e5", "d4 < o", "d2 < o"]
+        assert pairs["hlfd_concatenated"] == ["e5 < e5", "e1+e2+e3+e4 < e5", "d5+d4+d3+d2 < o"]
+        assert pairs["emkd"] == ["e1 < e1", "e3 < e3"] * 2
