@@ -142,7 +142,7 @@ def read_label_map(file: Path) -> tuple[NDArray[Any], Any]:
 
     try:
         check_whole(file)
-        image: Any = nibabel.load(file)  # type: ignore[attr-defined]
+        image: Any = nibabel.load(file)
         array = np.asanyarray(image.dataobj)
     # whatever a damaged file makes nibabel and gzip raise
     except Exception as error:
@@ -195,4 +195,4 @@ def _save(labels: NDArray[Any], like: Any, file: Path) -> None:  # noqa: ANN401 
     header = like.header.copy()
     header.set_data_dtype(labels.dtype)
     header.set_slope_inter(1, 0)
-    nibabel.save(type(like)(labels, like.affine, header), file)  # type: ignore[attr-defined]
+    nibabel.save(type(like)(labels, like.affine, header), file)
