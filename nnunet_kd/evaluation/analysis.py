@@ -9,7 +9,6 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_kd.evaluation.arms import FOREGROUND, ArmScores
-from nnunet_kd.evaluation.scores import METRICS
 from nnunet_kd.evaluation.statistics import (
     Difference,
     Estimate,
@@ -105,11 +104,11 @@ def analyse(
         resampling: How intervals are made.
     """
     keys = [
-        (structure, metric.name, arm)
-        for metric in METRICS
+        (structure, metric, arm)
+        for metric in dict.fromkeys(name for scores in arms.values() for name in scores.metrics)
         for structure in structures_of(arms)
         for arm in arms
-        if metric.name in arms[arm].metrics
+        if metric in arms[arm].metrics
     ]
     setting = _Setting(
         baseline=baseline,

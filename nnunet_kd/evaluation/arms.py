@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.cases import check_same_cases, check_same_grid, find_cases, read_segmentation, some
 from nnunet_kd.evaluation.labels import LabelScheme, scheme_from_dataset, scheme_from_values
-from nnunet_kd.evaluation.scores import METRICS, RunScores, score_runs
+from nnunet_kd.evaluation.score_sets import RunScores, ScoreSet, score_runs
 from nnunet_kd.evaluation.statistics import average_runs
 from nnunet_kd.evaluation.summaries import FILE, Summary, read_summary, scheme_from_summary, summary_scores
 from nnunet_kd.planning.model_folder import read_json
@@ -77,7 +77,7 @@ class ArmScores:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Metrics that every run has."""
-        return tuple(m.name for m in METRICS if all(m.name in run.metrics for run in self.runs))
+        return tuple(name for name in self.runs[0].metrics if all(name in run.metrics for run in self.runs))
 
     def by_run(self, structure: str, metric: str) -> NDArray[np.float64]:
         """Return ``(run, case)``; :data:`FOREGROUND` is the mean over the structures that a case has."""
@@ -179,13 +179,38 @@ def check_cases(
     )
 
 
-def score_arms(runs: Sequence[Run], cases: Cases, *, n_processes: int | None = None) -> dict[str, ArmScores]:
+def check_scores(runs: Sequence[Run], cases: Cases, scores: ScoreSet) -> None:
+    """Check that all runs hold what a set of scores needs.
+
+    Args:
+        runs: As checked by :func:`check_cases`.
+        cases: Its result.
+        scores: What will be computed.
+
+    Raises:
+        UsageError: If a run is a summary or lacks something.
+    """
+    if scores.check_files is None:
+        return
+    for run in runs:
+        if run.files is None:
+            raise UsageError(
+                f"expected folders of predictions for --scores {scores.name}, got a summary for arm '{run.arm}' "
+                f"({run.source}); give the folder with the predictions"
+            )
+        scores.check_files(f"arm '{run.arm}' ({run.source})", _restrict(run.files, cases.names), cases.scheme)
+
+
+def score_arms(
+    runs: Sequence[Run], cases: Cases, *, scores: ScoreSet | None = None, n_processes: int | None = None
+) -> dict[str, ArmScores]:
     """Score every run; those with a summary have Dice only.
 
     Args:
         runs: As checked by :func:`check_cases`.
         cases: Its result.
-        n_processes: See :func:`~nnunet_kd.evaluation.scores.score_runs`.
+        scores: What is computed; ``None`` for Dice, HD95 and surface Dice.
+        n_processes: See :func:`~nnunet_kd.evaluation.score_sets.score_runs`.
 
     Raises:
         UsageError: If a summary lacks a structure or a file cannot be read.
@@ -197,7 +222,7 @@ def score_arms(runs: Sequence[Run], cases: Cases, *, n_processes: int | None = N
     }
     folders = {number: run.files for number, run in enumerate(runs) if run.files is not None}
     if cases.reference is not None and folders:
-        found |= score_runs(cases.reference, folders, scheme=cases.scheme, n_processes=n_processes)
+        found |= score_runs(cases.reference, folders, scheme=cases.scheme, scores=scores, n_processes=n_processes)
     arms: dict[str, list[int]] = {}
     for number, run in enumerate(runs):
         arms.setdefault(run.arm, []).append(number)

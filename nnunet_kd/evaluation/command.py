@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", dest="output", type=Path, required=True, metavar="FOLDER", help="report folder to make")
     add("--baseline", metavar="ARM", help="differences are to this arm (default: student if present, else the first)")
     add("--teacher", metavar="ARM", help="far end of the gap (default: teacher if present)")
+    add(
+        "--scores",
+        choices=("nnunet", "hlfd"),
+        default="nnunet",
+        help="nnunet: Dice, HD95, surface Dice (default); hlfd: that paper's own Dice, VOE and RVD, from probabilities",
+    )
     add("--tolerance", nargs="+", default=["1.0"], metavar="MM", help="of the surface Dice; 2.0, or also 1.0 liver=3.0")
     add("--dataset-json", type=Path, metavar="FILE", help="names of labels or regions (default: beside the reference)")
     add("--cases", type=Path, metavar="FILE", help="compare these cases only, one name per line")
@@ -139,6 +145,7 @@ def run(options: argparse.Namespace) -> None:
         teacher=options.teacher,
         models=models,
         images=options.images,
+        scores=options.scores,
         tolerance=default,
         tolerances=by_name,
         dataset_json=options.dataset_json,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.evaluation.cases import read_segmentation, some
 
 IGNORE = "ignore"  # nnU-Net's name of the label that marks voxels without a truth
 
@@ -97,6 +98,21 @@ def scheme_from_values(values: Iterable[int]) -> LabelScheme:
     return LabelScheme(
         structures=tuple(Structure(name=str(value), labels=(value,)) for value in sorted(set(values) - {0}))
     )
+
+
+def read_known(file: Path, scheme: LabelScheme) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Read labels and spacing, as :func:`~nnunet_kd.evaluation.cases.read_segmentation` does, of known values only.
+
+    Raises:
+        UsageError: If the file cannot be read or holds values that the scheme does not name.
+    """
+    segmentation, spacing = read_segmentation(file)
+    if unknown := scheme.unknown(segmentation):
+        raise UsageError(
+            f"expected only labels that dataset.json or the reference names in '{file}', found "
+            f"{some([str(value) for value in unknown])}; write it again or give --dataset-json"
+        )
+    return segmentation, spacing
 
 
 def with_tolerances(scheme: LabelScheme, default: float, by_name: Mapping[str, float]) -> LabelScheme:

@@ -8,11 +8,13 @@ import numpy as np
 
 from nnunet_kd.evaluation.analysis import Row
 from nnunet_kd.evaluation.report import FILES, Report
-from nnunet_kd.evaluation.scores import METRICS, Metric
+from nnunet_kd.evaluation.score_sets import Metric
 from nnunet_kd.evaluation.statistics import Difference, Estimate
 from nnunet_kd.evaluation.timing import N_ROUNDS, STAGES
 
 NONE = "-"
+
+_BEST = {True: "higher is better", False: "lower is better", None: "nearest to 0 is best"}
 
 _FEW = 15  # on skewed scores a 95% interval covers 83% of the time with 5 cases, 88% with 10, 94% with 15 to 40
 
@@ -107,8 +109,7 @@ def _metric_table(report: Report, metric: Metric) -> list[str]:
         "SD over runs",
         "cases",
     ]
-    better = "higher" if metric.higher_is_better else "lower"
-    return [f"## {_title(metric)} ({better} is better)", "", *_table(head, rows, n_text=2)]
+    return [f"## {_title(metric)} ({_BEST[metric.higher_is_better]})", "", *_table(head, rows, n_text=2)]
 
 
 def finding(arm: str, baseline: str, difference: Difference, metric: Metric) -> str:
@@ -118,6 +119,8 @@ def finding(arm: str, baseline: str, difference: Difference, metric: Metric) -> 
         verdict = "too few cases for an interval"
     elif difference.low <= 0 <= difference.high:
         verdict = "the interval contains 0: no difference was found"
+    elif metric.higher_is_better is None:
+        verdict = "the interval excludes 0: the arms differ"
     else:
         better = (difference.value > 0) == metric.higher_is_better
         verdict = f"the interval excludes 0: {arm} is {'better' if better else 'worse'}"
@@ -126,7 +129,7 @@ def finding(arm: str, baseline: str, difference: Difference, metric: Metric) -> 
 
 
 def _findings(report: Report) -> list[str]:
-    metric, structure = METRICS[0], report.structures[0]
+    metric, structure = report.headline, report.structures[0]
     rows = [report.row(arm, structure, metric.name) for arm in report.arms]
     lines = []
     for row in rows:
@@ -179,7 +182,6 @@ def _how(report: Report) -> list[str]:
     cases, how = report.cases, report.resampling
     units = f"{report.n_patients} patients" if report.n_patients is not None else "cases"
     runs = ", ".join(f"{arm.name} {len(arm.runs)}" for arm in report.arms.values())
-    tolerances = sorted({structure.tolerance for structure in cases.scheme.structures})
     lines = [
         f"{len(cases.names)} cases; structures from {cases.scheme_source}"
         + (f"; voxels of the ignore label {cases.scheme.ignore} left out." if cases.scheme.ignore is not None else "."),
@@ -191,10 +193,7 @@ def _how(report: Report) -> list[str]:
         "of comparisons in this report.",
         f"Share of the gap: (arm - {report.baseline}) / ({report.teacher} - {report.baseline}); not named where the "
         "interval of the gap contains 0.",
-        "A structure absent from reference and prediction has no score and is left out ('cases' counts the rest). "
-        "Absent from one of them: Dice and surface Dice 0, HD95 the diagonal of the image.",
-        "HD95: larger of the two 95th percentiles of the distances from one surface to the other. Surface Dice: share "
-        f"of both surfaces' voxels within {' or '.join(f'{t:g}' for t in tolerances)} mm of the other surface.",
+        *report.scores.notes(cases.scheme),
     ]
     if report.costs:
         lines.append(
@@ -210,18 +209,20 @@ def _applies(line: str, report: Report) -> bool:
 
 def to_markdown(report: Report) -> str:
     """Return the whole report as Markdown."""
-    metrics = [metric for metric in METRICS if any(metric.name in arm.metrics for arm in report.arms.values())]
+    caution = [f"**{report.scores.caution}.**", ""] if report.scores.caution else []
+    known = {name for arm in report.arms.values() for name in arm.metrics}
     lines = [
         f"# {' / '.join(report.arms)} over {len(report.cases.names)} cases",
         "",
         f"Baseline: {report.baseline}. Teacher: {report.teacher or 'none'}. Written {report.created}.",
         "",
+        *caution,
         f"![comparison]({FILES['plot']})",
         "",
         *_findings(report),
         *_costs(report),
     ]
-    for metric in metrics:
+    for metric in (metric for metric in report.scores.metrics if metric.name in known):
         lines += _metric_table(report, metric)
     sources = [[arm.name, "<br>".join(arm.sources)] for arm in report.arms.values()]
     return "\n".join([*lines, *_how(report), "## Sources", "", *_table(["arm", "predictions"], sources, n_text=2)])

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.markdown import p_equation
-from nnunet_kd.evaluation.scores import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +24,6 @@ GREY = "#666666"
 DARK = "#222222"
 
 _STYLE: dict[Any, Any] = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13}
-_METRIC = METRICS[0]
 
 
 def _style(report: Report, arm: str) -> tuple[str, str]:
@@ -57,7 +55,7 @@ def spread_out(values: NDArray[np.float64], *, n_bins: int = 60) -> NDArray[np.f
 
 
 def _row_label(report: Report, arm: str) -> str:
-    row = report.row(arm, report.structures[0], _METRIC.name)
+    row = report.row(arm, report.structures[0], report.headline.name)
     difference = row.difference if row else None
     if difference is None:
         estimate = row.mean if row else None
@@ -68,13 +66,13 @@ def _row_label(report: Report, arm: str) -> str:
 
 def _draw_row(axes: Axes, report: Report, arm: str, height: float) -> None:
     structure = report.structures[0]
-    row = report.row(arm, structure, _METRIC.name)
+    row = report.row(arm, structure, report.headline.name)
     if row is None:
         return
-    values = report.arms[arm].per_case(structure, _METRIC.name)
+    values = report.arms[arm].per_case(structure, report.headline.name)
     estimate = row.mean
     if row.difference is not None:
-        values = values - report.arms[report.baseline].per_case(structure, _METRIC.name)
+        values = values - report.arms[report.baseline].per_case(structure, report.headline.name)
         estimate = row.difference
     values = values[np.isfinite(values)]
     colour, marker = _style(report, arm)
@@ -101,7 +99,7 @@ def _draw_cases(axes: Axes, report: Report) -> None:
     paired = shown != [report.baseline]
     for number, arm in enumerate(reversed(shown)):
         _draw_row(axes, report, arm, float(number))
-    name = f"{_METRIC.title} ({structure})"
+    name = f"{report.headline.title} ({structure})"
     if paired:
         axes.axvline(0.0, color=GREY, linewidth=1.2, linestyle="--", zorder=0)
     shown_as = f"{name} minus that of {report.baseline}" if paired else name
@@ -163,13 +161,13 @@ def _draw_costs(axes: Axes, report: Report) -> None:
     structure = report.structures[0]
     places = _side_by_side({arm: _cost(report, arm) for arm in report.costs})
     for arm, (x, side) in places.items():
-        row = report.row(arm, structure, _METRIC.name)
+        row = report.row(arm, structure, report.headline.name)
         if row is not None:
             _draw_point(axes, report, row, x, side)
     _set_cost_axis(axes, places)
     axes.margins(y=0.15)
     axes.set_xlabel("seconds per case, measured" if report.timings else "GMAC per patch (one forward pass)")
-    axes.set_ylabel(f"{_METRIC.title} ({structure})")
+    axes.set_ylabel(f"{report.headline.title} ({structure})")
     axes.set_title("Accuracy against cost", loc="left", pad=12)
     axes.grid(alpha=0.25)
 
@@ -202,4 +200,6 @@ def plot_report(report: Report, file: Path) -> None:
         _draw_cases(panels[0], report)
         if report.costs:
             _draw_costs(panels[1], report)
+        if report.scores.caution:
+            figure.suptitle(report.scores.caution, fontsize=11, color=DARK)
         figure.savefig(file, dpi=160)

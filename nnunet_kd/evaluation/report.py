@@ -15,10 +15,10 @@ from typing import Any
 from nnunet_kd import __version__
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.analysis import Row, analyse, structures_of
-from nnunet_kd.evaluation.arms import ArmScores, Cases, Run, check_cases, open_run, score_arms
+from nnunet_kd.evaluation.arms import ArmScores, Cases, Run, check_cases, check_scores, open_run, score_arms
 from nnunet_kd.evaluation.cases import some
 from nnunet_kd.evaluation.labels import with_tolerances
-from nnunet_kd.evaluation.scores import METRICS
+from nnunet_kd.evaluation.score_sets import Metric, ScoreSet, score_set
 from nnunet_kd.evaluation.statistics import Resampling
 from nnunet_kd.evaluation.timing import Job, Timing, measure, prepare_job
 from nnunet_kd.hardware import describe
@@ -42,6 +42,7 @@ class Comparison:
         teacher: Arm at the far end of the gap; ``None`` takes ``teacher`` if there is one.
         models: nnU-Net model folder of an arm, for what it costs.
         images: Folder of images to time the models with.
+        scores: Name of the set of scores, see :data:`~nnunet_kd.evaluation.score_sets.SCORE_SETS`.
         tolerance: Of the surface Dice, in mm.
         tolerances: The same for single structures, by name.
         dataset_json: nnU-Net's; ``None`` looks beside the reference.
@@ -60,6 +61,7 @@ class Comparison:
     teacher: str | None = None
     models: Mapping[str, Path] = field(default_factory=dict)
     images: Path | None = None
+    scores: str = "nnunet"
     tolerance: float = 1.0
     tolerances: Mapping[str, float] = field(default_factory=dict)
     dataset_json: Path | None = None
@@ -87,6 +89,7 @@ class Report:
         resampling: How intervals were made.
         hardware: Of this machine.
         created: UTC, to the second.
+        scores: What was computed.
     """
 
     baseline: str
@@ -100,6 +103,12 @@ class Report:
     resampling: Resampling
     hardware: str
     created: str
+    scores: ScoreSet = field(default_factory=score_set)
+
+    @property
+    def headline(self) -> Metric:
+        """The score that findings and picture show."""
+        return self.scores.metrics[0]
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -153,6 +162,13 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     check_replaceable(output, is_ours=is_ours, what="a report", overwrite=overwrite)
 
 
+def _chosen_scores(comparison: Comparison) -> ScoreSet:
+    scores = score_set(comparison.scores)
+    if not scores.has_tolerance and (comparison.tolerances or comparison.tolerance != Comparison.tolerance):
+        raise UsageError(f"--tolerance is of the surface Dice, which --scores {scores.name} lacks; leave it out")
+    return scores
+
+
 def _patients(comparison: Comparison, cases: Cases) -> list[Hashable] | None:
     if comparison.patients is None:
         return None
@@ -180,16 +196,18 @@ def compare(comparison: Comparison) -> Report:
     baseline = _chosen_arm(comparison.baseline, "student", comparison.arms, "--baseline") or next(iter(comparison.arms))
     teacher = _chosen_arm(comparison.teacher, "teacher", comparison.arms, "--teacher")
     check_output(comparison.output, overwrite=comparison.overwrite)
+    scores = _chosen_scores(comparison)
     cases = check_cases(
         runs, reference=comparison.reference, dataset_json=comparison.dataset_json, wanted=comparison.cases
     )
     cases = replace(cases, scheme=with_tolerances(cases.scheme, comparison.tolerance, comparison.tolerances))
+    check_scores(runs, cases, scores)
     patients = _patients(comparison, cases)
     costs = {arm: read_model_cost(open_model_folder(folder)) for arm, folder in comparison.models.items()}
     jobs = _jobs(comparison)
     with _as_usage_error(comparison.output), work_folder(comparison.output):
         pass  # a place that cannot be written is known before all the work, not after it
-    arms = score_arms(runs, cases, n_processes=comparison.n_processes)
+    arms = score_arms(runs, cases, scores=scores, n_processes=comparison.n_processes)
     rows = analyse(arms, baseline=baseline, teacher=teacher, groups=patients, resampling=comparison.resampling)
     report = Report(
         baseline=baseline,
@@ -203,6 +221,7 @@ def compare(comparison: Comparison) -> Report:
         resampling=comparison.resampling,
         hardware=describe(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        scores=scores,
     )
     write_report(report, comparison.output)
     return report
@@ -293,12 +312,14 @@ def to_json(report: Report) -> dict[str, Any]:
         "ignore_label": report.cases.scheme.ignore,
         "structures_from": report.cases.scheme_source,
         "intervals": asdict(report.resampling),
-        "metrics": [asdict(metric) for metric in METRICS],
+        "metrics": [asdict(metric) for metric in report.scores.metrics],
         "arms": {arm.name: {"runs": arm.sources, "metrics": arm.metrics} for arm in report.arms.values()},
         "costs": {arm: asdict(cost) for arm, cost in report.costs.items()},
         "timings": {arm: asdict(timing) for arm, timing in report.timings.items()},
         "rows": [asdict(row) for row in report.rows],
         "scores": [dict(zip(COLUMNS, record, strict=True)) for record in _records(report)],
     }
+    if report.scores.caution:
+        content |= {"score_set": report.scores.name, "caution": report.scores.caution}
     plain: dict[str, Any] = _plain(content)
     return plain

@@ -8,67 +8,23 @@ HD95 is the length of the image's diagonal in mm, the worst that the image allow
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_kd.cases import map_cases
-from nnunet_kd.errors import UsageError
-from nnunet_kd.evaluation.cases import read_segmentation, some
-from nnunet_kd.evaluation.labels import LabelScheme
-from nnunet_kd.hardware import n_cores
+from nnunet_kd.evaluation.labels import LabelScheme, read_known
+from nnunet_kd.evaluation.score_sets import Metric, ScoreSet
 
-_START_UP = 20.0  # seconds in which new processes load torch and MONAI
-
-Key = TypeVar("Key", bound=Hashable)
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A score and how to speak of it.
-
-    Attributes:
-        name: In files.
-        title: In tables and plots.
-        unit: Empty for shares.
-        higher_is_better: Direction of the good.
-    """
-
-    name: str
-    title: str
-    unit: str = ""
-    higher_is_better: bool = True
-
 
 METRICS = (
     Metric(name="dice", title="Dice"),
     Metric(name="hd95", title="HD95", unit="mm", higher_is_better=False),
     Metric(name="surface_dice", title="Surface Dice"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunScores:
-    """The scores of one folder of predictions.
-
-    Attributes:
-        cases: In order.
-        structures: Names, in order.
-        metrics: Names of those that were computed, in order.
-        values: ``(case, structure, metric)``, ``nan`` where there is no score.
-    """
-
-    cases: tuple[str, ...]
-    structures: tuple[str, ...]
-    metrics: tuple[str, ...]
-    values: NDArray[np.float64]
 
 
 def dice(reference: Mask, prediction: Mask) -> float:
@@ -166,71 +122,26 @@ def score_case(
     return np.array(rows, dtype=np.float64)
 
 
-def _score_files(files: tuple[Path, Path], scheme: LabelScheme) -> NDArray[np.float64]:
-    reference, spacing = read_segmentation(files[0])
-    prediction, _ = read_segmentation(files[1])
-    for file, segmentation in zip(files, (reference, prediction), strict=True):
-        if unknown := scheme.unknown(segmentation):
-            raise UsageError(
-                f"expected only labels that dataset.json or the reference names in '{file}', found "
-                f"{some([str(value) for value in unknown])}; write it again or give --dataset-json"
-            )
+def score_files(files: tuple[Path, Path], scheme: LabelScheme) -> NDArray[np.float64]:
+    """Score the files of one case, reference and prediction, as :func:`score_case` does.
+
+    Raises:
+        UsageError: If one cannot be read or holds values that the scheme does not name.
+    """
+    reference, spacing = read_known(files[0], scheme)
+    prediction, _ = read_known(files[1], scheme)
     return score_case(reference, prediction, spacing=spacing, scheme=scheme)
 
 
-def _map(
-    function: Callable[[tuple[Path, Path]], NDArray[np.float64]],
-    tasks: Sequence[tuple[Path, Path]],
-    n_processes: int | None,
-) -> list[NDArray[np.float64]]:
-    """Do two cases here, to load the libraries and to take the time; then the rest where it is quicker."""
-    results, seconds = [], 0.0
-    for task in tasks[:2]:
-        begin = perf_counter()
-        results.append(function(task))
-        seconds = perf_counter() - begin
-    rest = tasks[2:]
-    if not rest:
-        return results
-    n_workers = min(n_processes or n_cores(), len(rest))
-    pays = n_workers > 1 and seconds * len(rest) > _START_UP
-    return results + map_cases(
-        function, rest, description="scoring", name=lambda task: str(task[1]), n_workers=n_workers if pays else 0
-    )
+def notes(scheme: LabelScheme) -> list[str]:
+    """Say how the scores were made, a line each."""
+    tolerances = sorted({structure.tolerance for structure in scheme.structures})
+    return [
+        "A structure absent from reference and prediction has no score and is left out ('cases' counts the rest). "
+        "Absent from one of them: Dice and surface Dice 0, HD95 the diagonal of the image.",
+        "HD95: larger of the two 95th percentiles of the distances from one surface to the other. Surface Dice: share "
+        f"of both surfaces' voxels within {' or '.join(f'{t:g}' for t in tolerances)} mm of the other surface.",
+    ]
 
 
-def score_runs(
-    reference: Mapping[str, Path],
-    runs: Mapping[Key, Mapping[str, Path]],
-    *,
-    scheme: LabelScheme,
-    n_processes: int | None = None,
-) -> dict[Key, RunScores]:
-    """Score folders of predictions against one reference.
-
-    Args:
-        reference: File of each case.
-        runs: For each run the file of each case; grids must have been checked.
-        scheme: What is scored.
-        n_processes: At most so many work at once, ``None`` for one per core; they are started only
-            where that is quicker.
-
-    Returns:
-        Scores under the keys of ``runs``, in the order of the reference's cases.
-
-    Raises:
-        UsageError: If files cannot be read as labels; names all of them.
-    """
-    tasks = [(file, cases[case]) for cases in runs.values() for case, file in reference.items()]
-    results = iter(_map(partial(_score_files, scheme=scheme), tasks, n_processes))
-    names = tuple(structure.name for structure in scheme.structures)
-    metrics = tuple(metric.name for metric in METRICS)
-    return {
-        key: RunScores(
-            cases=tuple(reference),
-            structures=names,
-            metrics=metrics,
-            values=np.stack([next(results) for _ in reference]),
-        )
-        for key in runs
-    }
+SCORES = ScoreSet(name="nnunet", metrics=METRICS, score_files=score_files, notes=notes, has_tolerance=True)

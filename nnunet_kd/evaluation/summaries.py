@@ -14,7 +14,7 @@ import numpy as np
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.cases import case_name
 from nnunet_kd.evaluation.labels import LabelScheme, Structure
-from nnunet_kd.evaluation.scores import RunScores
+from nnunet_kd.evaluation.score_sets import RunScores
 from nnunet_kd.planning.model_folder import read_json
 
 FILE = "summary.json"

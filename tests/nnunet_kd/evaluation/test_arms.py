@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.arms import FOREGROUND, ArmScores, Cases, Run, check_cases, open_run, score_arms
 from nnunet_kd.evaluation.labels import scheme_from_dataset, scheme_from_values
-from nnunet_kd.evaluation.scores import RunScores
+from nnunet_kd.evaluation.score_sets import RunScores
 from nnunet_kd.evaluation.summaries import read_summary
 
 SaveLabels = Callable[..., Path]

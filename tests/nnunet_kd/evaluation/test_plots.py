@@ -15,7 +15,7 @@ from nnunet_kd.evaluation.arms import ArmScores, Cases
 from nnunet_kd.evaluation.labels import scheme_from_values
 from nnunet_kd.evaluation.plots import COLOURS, plot_report, spread_out
 from nnunet_kd.evaluation.report import Report
-from nnunet_kd.evaluation.scores import RunScores
+from nnunet_kd.evaluation.score_sets import RunScores
 from nnunet_kd.evaluation.statistics import Resampling
 from nnunet_kd.networks.cost import NetworkCost
 

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
-from nnunet_kd.evaluation import scores as scores_module
+from nnunet_kd.evaluation import score_sets as scores_module
 from nnunet_kd.evaluation.labels import LabelScheme, Structure, scheme_from_dataset, scheme_from_values, with_tolerances
-from nnunet_kd.evaluation.scores import METRICS, dice, score_case, score_masks, score_runs
+from nnunet_kd.evaluation.score_sets import score_runs
+from nnunet_kd.evaluation.scores import METRICS, dice, score_case, score_masks
 
 Mask = NDArray[np.bool_]
 SaveLabels = Callable[..., Path]
