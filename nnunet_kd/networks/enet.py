@@ -251,7 +251,7 @@ class ENet(PlanarNetwork):
 
 
 def student_block(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ENet (0.35 million parameters, 2-D).
+    """Return ENet (0.36 million parameters, 2-D).
 
     Args:
         architecture: The teacher's block.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from importlib import import_module
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ NETWORKS: dict[str, Any] = {
     "enet": ENet,
     "erfnet": ERFNet,
 }
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "networks.md"
 EACH = pytest.mark.parametrize("name", NETWORKS)
 CLASSIFIERS = pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "ra_unet"])
 TEACHER: dict[str, Any] = {
@@ -118,6 +120,16 @@ def test_has_about_the_published_number_of_parameters(name: str, outputs: int, m
 
 
 @EACH
+@pytest.mark.skipif(not DOCUMENT.is_file(), reason="the documents are not beside the tests")
+def test_the_documents_say_what_it_costs(name: str) -> None:
+    rows = [row.split("|") for row in DOCUMENT.read_text(encoding="utf-8").splitlines() if f"| `{name}` | `" in row]
+    assert len(rows) == 1
+    cost = network_cost(on_meta(name, 1, 2), (1, 1, 384, 384))
+    assert rows[0][4].strip() == f"{cost.parameters:,}"
+    assert rows[0][5].split(";")[0].strip() == f"{cost.macs / 1e9:.3f}"
+
+
+@EACH
 def test_stages_are_those_of_the_specification(name: str) -> None:
     points = tap_points(on_meta(name, 1, 2), (1, 1, 384, 384))
     found = {kind: [(p.channels, *p.stride) for p in points if p.kind == kind] for kind in ("encoder", "decoder")}
@@ -141,7 +153,7 @@ def test_stages_pair_with_a_teachers_of_another_kind(name: str) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("size", [(64, 96), (45, 38), (9, 7)], ids=str)
+@pytest.mark.parametrize("size", [(32, 64), (45, 38), (9, 7)], ids=str)
 def test_logits_have_the_size_of_the_image(name: str, size: tuple[int, int]) -> None:
     network = planned(name, inputs=2, outputs=3).eval()
     logits = network(torch.randn(1, 2, *size))
