@@ -141,6 +141,19 @@ def test_prediction_loads_the_weights_of_training(geometry: str, auxiliary_heads
     torch.testing.assert_close(prediction(data), expected[0] if auxiliary_heads else expected, atol=0, rtol=0)
 
 
+def test_convolutions_have_the_kernels_of_their_stage_and_strided_ones_those_of_their_stride() -> None:
+    strides, kernels = GEOMETRIES["five stages"]
+    network = build(student_block(teacher("five stages")))
+    for stage, encoded in enumerate(network.encoder.stages):
+        entrance = kernels[0] if stage == 0 else strides[stage]
+        found = [list(module.kernel_size) for module in encoded.modules() if isinstance(module, nn.Conv3d)]
+        assert found == [entrance, *[kernels[stage]] * 2 * [1, 2, 2, 4, 4][stage]]
+    for stage, decoded in enumerate(reversed(network.decoder.stages)):
+        found = [list(module.kernel_size) for module in decoded.modules() if isinstance(module, nn.Conv3d)]
+        assert found == [[1, 1, 1], [1, 1, 1], *[kernels[stage]] * 2]
+    assert list(network.decoder.head.kernel_size) == kernels[0]
+
+
 def test_deep_supervision_is_switched_on_the_network_or_on_its_decoder() -> None:
     """Ours switch the first, nnU-Net's own trainers the second."""
     network, data = small(auxiliary_heads=True), torch.randn(1, 2, 8, 8, 8)
