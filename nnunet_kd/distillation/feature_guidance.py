@@ -156,12 +156,17 @@ class FeatureGuidance:
                 dist.all_reduce(gradient)
                 parameter.grad = gradient / dist.get_world_size()
 
-    def state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return weights and optimiser state as they go into the checkpoint."""
-        fixed = {"fixed": self.fixed.state_dict()} if len(self.fixed) else {}
-        return {"weights": self.adapters.state_dict(), **fixed, "optimizer": optimizer.state_dict()}
+    def state(self, optimizer: Optimizer | None) -> dict[str, Any]:
+        """Return weights and optimiser state as they go into the checkpoint.
 
-    def restore(self, state: Mapping[str, Any], optimizer: Optimizer) -> None:
+        Args:
+            optimizer: Of the adapters; ``None`` where nothing is trained.
+        """
+        fixed = {"fixed": self.fixed.state_dict()} if len(self.fixed) else {}
+        trained = {} if optimizer is None else {"optimizer": optimizer.state_dict()}
+        return {"weights": self.adapters.state_dict(), **fixed, **trained}
+
+    def restore(self, state: Mapping[str, Any], optimizer: Optimizer | None) -> None:
         """Take over what :meth:`state` returned.
 
         Raises:
@@ -170,7 +175,8 @@ class FeatureGuidance:
         try:
             self.adapters.load_state_dict(state["weights"])
             self.fixed.load_state_dict(state.get("fixed", {}))
-            optimizer.load_state_dict(state["optimizer"])
+            if optimizer is not None:
+                optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
             problem = " ".join(str(error).split())[:160]
             raise UsageError(

@@ -229,13 +229,15 @@ def test_learned_projectors_learn_and_those_of_targets_do_not(networks: tuple[To
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
+@pytest.mark.parametrize("learned", [True, False], ids=["beside learned ones", "alone"])
 @pytest.mark.parametrize("projector", ["fixed", "random_per_step"])
-def test_what_is_fixed_comes_back_with_a_checkpoint(projector: str, networks: tuple[Toy, Toy]) -> None:
+def test_what_is_fixed_comes_back_with_a_checkpoint(projector: str, learned: bool, networks: tuple[Toy, Toy]) -> None:
     student, teacher = networks
     losses: dict[str, FeatureLoss] = {
-        "learned": FeatureKL(pairs=[["decoder[0]", "output"]]),
-        "target": FeatureKL(pairs=[["decoder[0]", "decoder[:-1]"]], onto="student", projector=projector),
+        "target": FeatureKL(pairs=[["decoder[0]", "decoder[:-1]"]], onto="student", projector=projector)
     }
+    if learned:
+        losses["learned"] = FeatureKL(pairs=[["decoder[0]", "output"]])
     first, other = guide(losses, student, teacher, seed=1), guide(losses, student, teacher, seed=2)
     data = torch.randn(*SHAPE)
     targets = []
@@ -244,7 +246,9 @@ def test_what_is_fixed_comes_back_with_a_checkpoint(projector: str, networks: tu
         targets.append(guidance([("T0", 1.0, observed(guidance, teacher, data))], ["target"])["target"][0][1])
     assert torch.equal(targets[0], targets[1]) == (projector == "fixed")
     assert not torch.equal(targets[0], targets[2])
-    optimizers = [torch.optim.SGD(guidance.adapters.parameters(), lr=0.1) for guidance in (first, other)]
+    optimizers = [
+        torch.optim.SGD(guidance.adapters.parameters(), lr=0.1) if learned else None for guidance in (first, other)
+    ]
     state = first.state(optimizers[0])
     other.restore(state, optimizers[1])
     student(data)
