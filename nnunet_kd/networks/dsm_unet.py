@@ -329,13 +329,13 @@ def student_block(
     Raises:
         UsageError: For other values, a 2-D teacher, or features that alpha does not fit.
     """
-    check_choice(shift, SHIFTS, "dsm_unet: shift")
-    check_number(alpha, "dsm_unet: alpha", at_least=0, at_most=1)
+    check_choice(shift, SHIFTS, "--student dsm_unet: shift")
+    check_number(alpha, "--student dsm_unet: alpha", at_least=0, at_most=1)
     for name, value in (("published", published), ("auxiliary_heads", auxiliary_heads)):
-        check_choice(value, (True, False), f"dsm_unet: {name}")
+        check_choice(value, (True, False), f"--student dsm_unet: {name}")
     if str(architecture["arch_kwargs"].get("conv_op")).endswith("2d"):
         raise UsageError(
-            "dsm_unet: expected a 3-D configuration, since features move between slices, got a 2-D one; "
+            "--student dsm_unet: expected a 3-D configuration, since features move between slices, got a 2-D one; "
             "type -c 3d_fullres, or take --student plain_unet"
         )
     features, strides = _published_stages() if published else _stages_of(architecture)
@@ -359,8 +359,8 @@ def _stages_of(architecture: Mapping[str, Any]) -> tuple[list[int], list[list[in
     for key in ("features_per_stage", "strides"):
         if not isinstance(kwargs.get(key), list | tuple):
             raise UsageError(
-                f"dsm_unet: the teacher's network {architecture['network_class_name']} has no list '{key}' in its "
-                "plans, so its stages cannot be taken over; type --student dsm_unet:published=true"
+                f"--student dsm_unet: the teacher's network {architecture['network_class_name']} has no list '{key}' "
+                "in its plans, so its stages cannot be taken over; type --student dsm_unet:published=true"
             )
     per_axis = [[each] * 3 if isinstance(each, int) else list(each) for each in kwargs["strides"]]
     return list(kwargs["features_per_stage"]), [[1, *stride[1:]] for stride in per_axis]
@@ -375,6 +375,6 @@ def _check_alpha(features: Sequence[int], alpha: float, multiple: int) -> None:
             step = multiple / gcd(*features)  # alpha * C is such a multiple for all C at multiples of this
             fitting = [n * step for n in (int(alpha / step), int(alpha / step) + 1) if n * step <= 1]
             raise UsageError(
-                f"dsm_unet: alpha {alpha:g} of the {width} channels of stage {stage} is {alpha * width:g}, expected a "
-                f"multiple of {multiple}; type --alpha {' or '.join(f'{value:g}' for value in fitting)}"
+                f"--student dsm_unet: alpha {alpha:g} of the {width} channels of stage {stage} is {alpha * width:g}, "
+                f"expected a multiple of {multiple}; type --alpha {' or '.join(f'{value:g}' for value in fitting)}"
             ) from None

@@ -129,10 +129,10 @@ def test_any_depth_and_size(shift: str, shape: tuple[int, int, int]) -> None:
 def test_slices_reach_as_far_as_there_are_shifts_and_no_other_sample(shift: str, reach: int) -> None:
     network, volumes = small(shift), image(13)
     changed = volumes.clone()
-    changed[1, :, 6] += 5
+    changed[1, :, 2] += 5  # near enough to the sample before to reach it, were there a way
     with torch.no_grad():
         reached = (network(changed) - network(volumes)).abs().amax(dim=(1, 3, 4)) > 0
-    assert reached.tolist() == [[False] * 13, [abs(i - 6) <= reach for i in range(13)]]
+    assert reached.tolist() == [[False] * 13, [abs(i - 2) <= reach for i in range(13)]]
 
 
 @pytest.mark.parametrize("shift", ["distill", "residual", "none"])
