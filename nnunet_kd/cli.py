@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "nnunet_kd.distillation.cache_command",
         "run the teachers once over every case and store what they say",
     ),
+    "pseudo_label": ("nnunet_kd.pseudo_labels.command", "let an ensemble label scans that nobody labelled"),
     "release": ("nnunet_kd.deployment.release_command", "pack a student so that stock nnU-Net predicts it"),
     "postprocess": ("nnunet_kd.postprocessing.command", "apply a challenge's published rules to predictions"),
     "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),

@@ -123,7 +123,8 @@ def run(options: argparse.Namespace) -> None:
     rows = judge(work, records, keep_fraction=options.keep_fraction, max_disagreement=options.max_disagreement)
     write(work, rows, folder, link=options.link, n_workers=options.np, scheduler=options.scheduler)
     print(summary(work, rows, folder))
-    print("\nnext:\n" + "\n".join(f"  {line}" for line in next_commands(work, soft_labels=options.soft_labels)))
+    commands = next_commands(work, soft_labels=options.soft_labels, mirroring=not options.no_mirroring)
+    print("\nnext:\n" + "\n".join(f"  {line}" for line in commands))
 
 
 def remarks(work: "Work") -> list[str]:
@@ -315,12 +316,16 @@ def summary(work: "Work", rows: "Sequence[Row]", folder: Path) -> str:
     return "\n".join(lines)
 
 
-def next_commands(work: "Work", *, soft_labels: bool) -> list[str]:
+def next_commands(work: "Work", *, soft_labels: bool, mirroring: bool) -> list[str]:
     """Return the commands to type next, in their order.
+
+    Soft labels lie on the grid of preprocessed images, which do not exist yet: ``nnunet_kd cache_teacher`` makes them
+    from the same teachers once the student is planned.
 
     Args:
         work: What was checked.
         soft_labels: Whether the student shall learn from the teachers' probabilities, too.
+        mirroring: Whether those are averaged over mirrored images.
     """
     import torch
 
@@ -335,15 +340,17 @@ def next_commands(work: "Work", *, soft_labels: bool) -> list[str]:
             f"nnUNetv2_train {number} {configuration} {fold}{device}",
         ]
     teachers = " ".join(f"--teacher {shlex.quote(portable(teacher.path))}" for teacher in work.teachers)
-    first = work.teachers[0]
+    folds = {teacher.folds for teacher in work.teachers}
+    same = " ".join(map(str, *folds)) if len(folds) == 1 else "all"
+    options = f"--folds {same} -chk {work.teachers[0].checkpoint} --teacher-outputs cached"
     lines = [
-        f"nnunet_kd plan -d {number} -c {configuration} {teachers} --folds {' '.join(map(str, first.folds))} "
-        f"-chk {first.checkpoint} --teacher-outputs cached",
+        f"nnUNetv2_extract_fingerprint -d {number} --verify_dataset_integrity",
+        f"nnunet_kd plan -d {number} -c {configuration} {teachers} {options}{'' if mirroring else ' --no-mirroring'}",
         f"nnUNetv2_preprocess -d {number} -plans_name {_PLANS} -c {configuration}",
         f"nnunet_kd cache_teacher -d {number} -c {configuration} -p {_PLANS}",
         f"nnUNetv2_train {number} {configuration} {fold} -tr KDTrainer -p {_PLANS}{device}",
     ]
     if len({teacher.weight for teacher in work.teachers}) > 1:
         shares = ", ".join(f"{teacher.weight:g}" for teacher in work.teachers)
-        lines.insert(1, f'# set the teachers\' "weight" to {shares} in the kd block of {_PLANS}.json')
+        lines.insert(2, f'# set the teachers\' "weight" to {shares} in the kd block of {_PLANS}.json')
     return lines

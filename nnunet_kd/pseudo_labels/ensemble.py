@@ -35,7 +35,7 @@ def mean_probabilities(members: Iterable[tuple[float, Probabilities]]) -> Probab
     total: Probabilities | None = None
     sum_of_weights = 0.0
     for weight, probabilities in members:
-        share = (probabilities * np.float32(weight)).astype(np.float32)
+        share: Probabilities = np.asarray(probabilities, dtype=np.float32) * np.float32(weight)
         total = share if total is None else total + share
         sum_of_weights += weight
     if total is None:

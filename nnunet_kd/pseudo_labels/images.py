@@ -24,12 +24,10 @@ class Requirements:
 
     Attributes:
         reader: nnU-Net's class that reads it.
-        n_channels: How many channels they take.
         volumes: Whether there is a teacher of three axes.
     """
 
     reader: type
-    n_channels: int
     volumes: bool
 
 
@@ -57,10 +55,9 @@ def check_scan(scan: Scan, *, needed: Requirements) -> Checked:
     """
     found = "its files"
     try:
-        n_channels = count_channels(scan)
-        expected = needed.n_channels if scan.n_channels is None else scan.n_channels
-        if n_channels != expected and (scan.n_channels is not None or n_channels <= max(scan.order)):
-            return Checked(faults=(f"has {n_channels} channels, expected {expected}",))
+        n_channels, least = count_channels(scan), max(scan.order) + 1
+        if n_channels != scan.n_channels and (scan.n_channels is not None or n_channels < least):
+            return Checked(faults=(f"has {n_channels} channels, expected {scan.n_channels or f'at least {least}'}",))
         for file in scan.files:
             found = file.name
             if is_nifti(file):

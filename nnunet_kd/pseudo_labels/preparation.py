@@ -176,7 +176,6 @@ def _check_images(
     axes = [len(PlansManager(m.plans).get_configuration(m.configuration).patch_size) for m in models]
     needed = Requirements(
         reader=PlansManager(models[0].plans).image_reader_writer_class,
-        n_channels=len(channel_names(models[0].dataset_json)),
         volumes=max(axes) == 3,
     )
     checked = map_cases(
@@ -188,8 +187,12 @@ def _check_images(
         n_workers=request.n_workers,
         seconds_per_case=_CHECK_SECONDS,
     )
-    found = [Fault(scan.name, "; ".join(each.faults)) for scan, each in zip(scans, checked, strict=True) if each.faults]
-    _refuse([*faults, *found], "mend or remove what is wrong")
+    messages: dict[str, list[str]] = {}
+    for fault in faults:
+        messages.setdefault(fault.case, []).append(fault.message)
+    for scan, each in zip(scans, checked, strict=True):
+        messages.setdefault(scan.name, []).extend(each.faults)
+    _refuse([Fault(case, "; ".join(texts)) for case, texts in messages.items() if texts], "mend or remove them")
     return checked
 
 
