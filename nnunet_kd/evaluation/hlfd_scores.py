@@ -28,8 +28,8 @@ THRESHOLD = 0.4
 
 METRICS = (
     Metric(name="hlfd_dice", title="Dice, HLFD's own"),
-    Metric(name="hlfd_voe", title="VOE, HLFD's own (non-standard)", higher_is_better=False),
-    Metric(name="hlfd_rvd", title="RVD, HLFD's own (signed)", higher_is_better=None),
+    Metric(name="hlfd_voe", title="VOE, HLFD's own, non-standard", higher_is_better=False),
+    Metric(name="hlfd_rvd", title="RVD, HLFD's own, signed", higher_is_better=None),
 )
 
 
@@ -137,7 +137,7 @@ def notes(scheme: LabelScheme) -> list[str]:
         "(P + G + 1); VOE = 2 (P - I) / (P + G), which is not the usual 1 - I / (P + G - I); RVD = P / G - 1, with its "
         "sign, so that errors of both signs cancel in its mean.",
         "Cases without the structure in the reference are left out ('cases' counts the rest): what was wrongly found "
-        "in them costs nothing.",
+        "in them costs nothing. The paper has one structure at a time; a mean over structures is ours.",
     ]
 
 

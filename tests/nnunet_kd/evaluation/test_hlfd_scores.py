@@ -161,8 +161,8 @@ def test_every_table_and_picture_says_whose_scores_they_are(
     assert f"**{caution}.**" in text
     for heading in (
         "## Dice, HLFD's own (higher is better)",
-        "## VOE, HLFD's own (non-standard) (lower is better)",
-        "## RVD, HLFD's own (signed) (nearest to 0 is best)",
+        "## VOE, HLFD's own, non-standard (lower is better)",
+        "## RVD, HLFD's own, signed (nearest to 0 is best)",
     ):
         assert heading in text
     assert "above 0.4" in text
