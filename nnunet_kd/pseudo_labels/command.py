@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
     check_limits(options.keep_fraction, options.max_disagreement)
     work = prepare(
         Request(
-            images=options.images,
+            images=options.images.absolute(),  # workers of a cluster have folders of their own
             output=options.output,
             teachers=options.teacher,
             weights=options.weights,
@@ -260,7 +260,7 @@ def write(
         n_workers: Local processes, ``0`` for this one, ``None`` for one per core.
         scheduler: Address of a running cluster.
     """
-    from nnunet_kd.pseudo_labels.dataset import Placed, describe, write_dataset
+    from nnunet_kd.pseudo_labels.dataset import KEY, Placed, describe, write_dataset
     from nnunet_kd.pseudo_labels.labelling import label_file
     from nnunet_kd.pseudo_labels.splits import mixed_splits
 
@@ -270,16 +270,16 @@ def write(
         for scan in work.pool
         if scan.name in kept
     ]
-    splits = None
+    splits, earlier = None, {}
     if work.labelled is not None:
-        labels = work.labelled.labels
+        labels, earlier = work.labelled.labels, work.labelled.content.get(KEY, {}).get("pseudo_labels", {})
         cases += [Placed(scan=s, label=labels[s.name], link=link, pseudo=False) for s in work.labelled.scans]
         splits = mixed_splits(list(labels), list(kept), work.labelled.splits)
     content = describe(
         work.models[0].dataset_json,
         name=work.target.raw.name.partition("_")[2],
         n_training=len(cases),
-        pseudo_labels={case: {key: record[key] for key in _TRUST} for case, record in kept.items()},
+        pseudo_labels=earlier | {case: {key: record[key] for key in _TRUST} for case, record in kept.items()},
         teachers=work.members,
     )
     write_dataset(work.target, cases, content, rows=rows, splits=splits, n_workers=n_workers, scheduler=scheduler)

@@ -114,14 +114,15 @@ def open_labelled(text: str) -> Labelled:
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     raw = nnunet_folder("nnUNet_raw")
-    start = f"Dataset{int(text):03d}_*" if text.isdecimal() else text
-    found = [folder for folder in sorted(raw.glob(start)) if (folder / "dataset.json").is_file()]
+    named = sorted(raw.glob(f"Dataset{int(text):03d}_*")) if text.isdecimal() else [raw / text]
+    found = [folder for folder in named if (folder / "dataset.json").is_file()]
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
         raise UsageError(f"--labelled: expected one data set '{text}' in {raw}, found {names}")
     (folder,) = found
     content = read_json_object(folder / "dataset.json")
     check_dataset(content, str(folder / "dataset.json"))
+    file_ending(content, str(folder / "dataset.json"))
     listed = get_filenames_of_train_images_and_targets(str(folder)) if _has_training_cases(folder, content) else {}
     if not listed:
         raise UsageError(f"--labelled: expected training cases in {folder}, found none; leave it out, or name another")
@@ -142,6 +143,22 @@ def open_labelled(text: str) -> Labelled:
         labels=labels,
         splits=read_json(splits) if splits.is_file() else None,
     )
+
+
+def file_ending(content: Mapping[str, Any], where: str) -> str:
+    """Return how the names of a data set's files end.
+
+    Args:
+        content: Of its dataset.json.
+        where: How to name that file.
+
+    Raises:
+        UsageError: If it does not say.
+    """
+    ending = content.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise UsageError(f"{where}: expected a file_ending like '.nii.gz', got {ending!r:.40}; mend the file")
+    return ending
 
 
 def _has_training_cases(folder: Path, content: Mapping[str, Any]) -> bool:

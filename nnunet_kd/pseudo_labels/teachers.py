@@ -11,6 +11,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.kd_block import TeacherSource
 from nnunet_kd.planning.model_folder import ModelFolder, open_model_folder
 from nnunet_kd.pseudo_labels.channels import channel_names, same_name
+from nnunet_kd.pseudo_labels.dataset import file_ending
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _check_alone(model: ModelFolder) -> None:
 def _check_same_files(first: ModelFolder, model: ModelFolder) -> None:
     for what, ours, theirs in (
         ("image reader", first.plans["image_reader_writer"], model.plans["image_reader_writer"]),
-        ("file ending", first.dataset_json["file_ending"], model.dataset_json["file_ending"]),
+        ("file ending", *(file_ending(m.dataset_json, str(m.path / "dataset.json")) for m in (first, model))),
     ):
         if ours != theirs:
             raise UsageError(

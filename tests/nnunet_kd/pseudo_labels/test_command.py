@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_kd.cli import main
 from nnunet_kd.distillation.supervision import confidences
+from nnunet_kd.networks.build import build_network
 from nnunet_kd.phantoms.dataset import write_phantom_dataset
 from nnunet_kd.planning.model_folder import open_model_folder
 from nnunet_kd.pseudo_labels import command, labelling
 from nnunet_kd.pseudo_labels.preparation import Request, prepare
+from nnunet_kd.pseudo_labels.teachers import open_teachers
 
 NAME = "Dataset901_Mixed"
 CASES = ["phantom_test_000", "phantom_test_001"]
@@ -142,16 +145,18 @@ def test_members_are_averaged_by_weight_and_disagree(
     assert float(row["disagreement"]) > 0.05
 
 
-def probabilities(folder: Path, case: str, site: Any) -> Any:
-    """Ask a network directly: the toy's images are one patch, with nothing to crop or resample."""
-    from nnunet_kd.pseudo_labels.teachers import open_teachers
-
+def network_and_image(folder: Path, case: str, site: Any) -> tuple[Any, torch.Tensor]:
+    """Return fold 0 and what it sees: the toy's images are one patch, with nothing to crop or resample."""
     _, teachers = open_teachers([str(folder)], None, ["0"], "checkpoint_final.pth")
     (volume,) = labelling.load_ensemble(teachers, "cpu", mirroring=False)
     image = read(site.raw / site.dataset / "imagesTs" / f"{case}_0000.nii.gz")
-    x = torch.from_numpy((image - image.mean()) / image.std())[None, None]
+    return volume.member.network, torch.from_numpy((image - image.mean()) / image.std())[None, None]
+
+
+def probabilities(folder: Path, case: str, site: Any) -> Any:
+    network, x = network_and_image(folder, case, site)
     with torch.no_grad():
-        return volume.member.network(x)[0].softmax(1)[0].numpy()
+        return network(x)[0].softmax(1)[0].numpy()
 
 
 def test_without_labelled_cases_there_are_no_folds_and_it_is_said(label: Label, site: Any, capsys: Capture) -> None:
@@ -284,29 +289,50 @@ def test_images_can_be_linked(label: Label, site: Any, pool: Path) -> None:
     assert not (site.raw / NAME / "labelsTr" / f"{CASES[0]}.nii.gz").is_symlink()
 
 
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "inner": 3},
+    "regions_class_order": [1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("regions", [False, True])
 def test_the_whole_volume_in_one_pass_averages_the_published_flips(
-    label: Label, site: Any, pool: Path, teacher: Path
+    site: Any, pool: Path, teacher: Path, regions: bool
 ) -> None:
     """X and y of the file are nnU-Net's last two axes; the slices' axis is not mirrored."""
+    described = json.loads((teacher / "dataset.json").read_text()) | (REGIONS if regions else {})
+    (teacher / "dataset.json").write_text(json.dumps(described))
     arguments = ["pseudo_label", "-i", str(pool), "-o", NAME, "--teacher", str(teacher), "-f", "0", "-np", "0"]
-    assert main([*arguments, "-device", "cpu", "--whole-volume"]) == 0
-    _, teachers = command_teachers(teacher)
-    (volume,) = labelling.load_ensemble(teachers, "cpu", mirroring=False)
-    image = read(pool / f"{CASES[0]}_0000.nii.gz")
-    x = torch.from_numpy((image - image.mean()) / image.std())[None, None]
+    assert main([*arguments, "-device", "cpu", "--whole-volume", "--channel-order", "0"]) == 0
+    network, x = network_and_image(teacher, CASES[0], site)
     with torch.no_grad():
-        passes = [volume.member.network(x.flip(axes))[0].flip(axes).softmax(1)[0] for axes in ((), (3,), (4,), (3, 4))]
-    mean = torch.stack(passes).mean(0).numpy()
-    label_map = mean.argmax(0)
-    assert (read(site.raw / NAME / "labelsTr" / f"{CASES[0]}.nii.gz") == label_map).mean() > 0.999
-    confidence = float(mean.max(0)[label_map > 0].mean())
-    assert float(table(site)[CASES[0]]["confidence"]) == pytest.approx(confidence, abs=1e-5)
+        outputs = [network(x.flip(axes))[0].flip(axes)[0] for axes in ((), (3,), (4,), (3, 4))]
+    mean = torch.stack([z.sigmoid() if regions else z.softmax(0) for z in outputs]).mean(0).numpy()
+    order = [1, 2, 3] if regions else None
+    expected = LabelManager(described["labels"], order).convert_probabilities_to_segmentation(mean)
+    assert len(np.unique(expected)) >= 3
+    assert (read(site.raw / NAME / "labelsTr" / f"{CASES[0]}.nii.gz") == expected).mean() > 0.999
+    own = mean.max(0) if order is None else np.take_along_axis(mean, np.maximum(expected, 1)[None] - 1, 0)[0]
+    assert float(table(site)[CASES[0]]["confidence"]) == pytest.approx(float(own[expected > 0].mean()), abs=1e-4)
 
 
-def command_teachers(teacher: Path) -> Any:
-    from nnunet_kd.pseudo_labels.teachers import open_teachers
-
-    return open_teachers([str(teacher)], None, ["0"], "checkpoint_final.pth")
+@pytest.mark.parametrize("window", [(), ("--whole-volume",)])
+def test_a_2d_and_a_3d_teacher_label_together(
+    label: Label, site: Any, pool: Path, teacher: Path, window: tuple[str, ...]
+) -> None:
+    flat = teacher.with_name("nnUNetTrainer__nnUNetPlans__2d")
+    shutil.copytree(teacher, flat)
+    checkpoint = torch.load(flat / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    checkpoint["network_weights"] = build_network(open_model_folder(flat), deep_supervision=True).state_dict()
+    checkpoint["init_args"]["configuration"] = "2d"
+    torch.save(checkpoint, flat / "fold_0" / "checkpoint_final.pth")
+    assert label("-f", "0", "--teacher", str(flat), *window) == 0
+    a = probabilities(teacher, CASES[0], site)
+    network, x = network_and_image(flat, CASES[0], site)
+    with torch.no_grad():
+        slices = network(x[0].movedim(1, 0))[0].softmax(1).movedim(0, 1).numpy()
+    found = read(site.raw / NAME / "labelsTr" / f"{CASES[0]}.nii.gz")
+    assert (found == (a + slices).argmax(0)).mean() > 0.999
 
 
 # ---- mistakes ----

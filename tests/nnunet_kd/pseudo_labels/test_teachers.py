@@ -75,6 +75,7 @@ def _dataset(**changes: Any) -> Callable[[Path], None]:
         (_plans(previous_stage="3d_lowres"), {}, "second stage of a cascade"),
         (_dataset(labels={"background": 0, "inner": 1, "outer": 2}), {}, "has labels"),
         (_dataset(file_ending=".mha"), {}, "file ending .mha"),
+        (_dataset(file_ending=None), {}, "expected a file_ending"),
         (None, {"weights": [1.0]}, "--weights: expected 2 numbers above 0, one per --teacher, got 1"),
         (None, {"weights": [1.0, 0.0]}, "--weights"),
         (None, {"weights": [1.0, float("nan")]}, "--weights"),
