@@ -170,8 +170,8 @@ class DistillDSM(DepthShift):
         """Return features after the exchange, both ``(B, T, C, h, w)``."""
         n = self.selected
         mixed = _by_volume(self.mix(features[:, :, :n].flatten(0, 1)), features.shape[1])
-        forward, backward, residual = mixed.split([n // 4, n // 4, n // 2], dim=2)
-        parts = [from_previous(forward), from_next(backward), residual]
+        q = n // 4
+        parts = [from_previous(mixed[:, :, :q]), from_next(mixed[:, :, q : 2 * q]), mixed[:, :, 2 * q :]]
         if n < features.shape[2]:
             parts.append(features[:, :, n:])
         return torch.cat(parts, dim=2)
