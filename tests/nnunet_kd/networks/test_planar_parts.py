@@ -102,18 +102,18 @@ def test_attention_weighs_the_skip_by_shares_of_channels() -> None:
 
 
 def kernels(stage: nn.Module, size: int) -> list[tuple[int, ...]]:
-    """Return kernel and dilation of the convolutions with a kernel of more than one pixel, one axis only of pairs."""
-    found = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size[0] == size]
-    return [(*m.kernel_size, m.dilation[0]) for m in found]
+    """Return kernel and dilation, per axis, of the convolutions with a side of so many pixels."""
+    found = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) == size]
+    return [(*m.kernel_size, *m.dilation) for m in found]
 
 
 @pytest.mark.parametrize("section", [2, 3])
 def test_enet_has_the_rows_of_its_table(section: int) -> None:
     """Table 1: regular, dilated 2, asymmetric 5, dilated 4, regular, dilated 8, asymmetric 5, dilated 16."""
     stage = ENet(1, 2).encoder.stages[section]
-    assert kernels(stage, 3) == [(3, 3, dilation) for dilation in (1, 2, 4, 1, 8, 16)]
-    assert kernels(stage, 5) == [(5, 1, 1)] * 2
-    assert [len(kernels(block, 5)) for block in stage] == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert kernels(stage, 3) == [(3, 3, dilation, dilation) for dilation in (1, 2, 4, 1, 8, 16)]
+    assert kernels(stage, 5) == [(5, 1, 1, 1), (1, 5, 1, 1)] * 2
+    assert [len(kernels(block, 5)) for block in stage] == [0, 0, 2, 0, 0, 0, 2, 0]
 
 
 def test_enet_drops_channels_as_its_paper_says() -> None:
@@ -123,12 +123,18 @@ def test_enet_drops_channels_as_its_paper_says() -> None:
     assert all(p == (0.01 if name.startswith(early) else 0.1) for name, p in rates)
 
 
+def test_enet_learns_a_slope_per_feature_map() -> None:
+    slopes = [m.num_parameters for m in ENet(1, 2).modules() if isinstance(m, nn.PReLU)]
+    assert set(slopes) == {4, 16, 32, 64, 128}  # channels of the bottlenecks, within and outside
+
+
 def test_erfnet_has_the_rows_of_its_table() -> None:
     """Table I: five blocks of 64 channels, then dilations 2, 4, 8, 16 twice; the decoder drops nothing."""
     network = ERFNet(1, 2)
-    assert kernels(network.encoder.stages[1], 3)[1:] == [(3, 1, 1)] * 10
-    dilations = [dilation for first in (2, 4, 8, 16) * 2 for dilation in (1, first)]
-    assert kernels(network.encoder.stages[2], 3)[1:] == [(3, 1, dilation) for dilation in dilations]
+    assert kernels(network.encoder.stages[1], 3)[1:] == [(3, 1, 1, 1), (1, 3, 1, 1)] * 10
+    dilations = [dilation for second in (2, 4, 8, 16) * 2 for dilation in (1, second)]
+    pairs = [pair for dilation in dilations for pair in ((3, 1, dilation, 1), (1, 3, 1, dilation))]
+    assert kernels(network.encoder.stages[2], 3)[1:] == pairs
     rates = [m.p for m in network.modules() if isinstance(m, nn.Dropout2d)]
     assert rates == [0.03] * 5 + [0.3] * 8 + [0.0] * 4
 
