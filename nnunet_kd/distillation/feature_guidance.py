@@ -156,6 +156,11 @@ class FeatureGuidance:
                 dist.all_reduce(gradient)
                 parameter.grad = gradient / dist.get_world_size()
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a checkpoint must hold anything of it."""
+        return bool(len(self.adapters) or len(self.fixed))
+
     def state(self, optimizer: Optimizer | None) -> dict[str, Any]:
         """Return weights and optimiser state as they go into the checkpoint.
 

@@ -107,7 +107,7 @@ class DistillationTrainer(BaseTrainer):
     def stored_state(self) -> dict[str, Any]:
         """Return the hashes of the teachers in use, so that another checkpoint is noticed on resuming, and adapters."""
         state: dict[str, Any] = {"teachers": self._hashes}
-        if self.features is not None and self._adapter_optimizer is not None:
+        if self.features is not None and self.features.has_state:
             state["adapters"] = self.features.state(self._adapter_optimizer)
         return state
 
@@ -213,8 +213,8 @@ class DistillationTrainer(BaseTrainer):
             self._adapter_optimizer, self._adapter_scheduler = self._optimizer_for(parameters)
             n = sum(parameter.numel() for parameter in parameters)
             self.print_to_log_file(f"{len(features.adapters)} adapters with {n} parameters, no part of the student")
-            if self.resumed is not None:
-                features.restore(self.resumed.get("adapters") or {}, self._adapter_optimizer)
+        if self.resumed is not None and features.has_state:
+            features.restore(self.resumed.get("adapters") or {}, self._adapter_optimizer)
         return features
 
     def _compiled(self, network: nn.Module, taps: Sequence[str]) -> nn.Module:

@@ -85,7 +85,8 @@ _RANK = """
 def test_two_gloo_processes_train_one_student(site: Any, plan: Plan, tmp_path: Path) -> None:
     import socket
 
-    plan("--seed", "0", "--losses", "logits_kl", "fitnet:weight=0.1")
+    projected = 'feature_kl:pairs=[["decoder[:]","output"]],projector=random_per_step'
+    plan("--seed", "0", "--losses", "logits_kl", "fitnet:weight=0.1", projected)
     script = tmp_path / "ranks.py"
     script.write_text(textwrap.dedent(_RANK))
     with socket.socket() as free:
