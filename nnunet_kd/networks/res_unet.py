@@ -314,6 +314,7 @@ class ResUNet(nn.Module):
 
     @deep_supervision.setter
     def deep_supervision(self, enabled: bool) -> None:
+        """Switch it."""
         self.decoder.deep_supervision = enabled
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:

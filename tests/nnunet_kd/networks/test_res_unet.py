@@ -110,7 +110,8 @@ def test_the_published_network_computes_what_is_published() -> None:
 
 def test_the_published_network_from_a_plan_of_six_stages() -> None:
     strides = [[1, 1, 1], *[[2, 2, 2]] * 5]
-    changes = {"n_stages": 6, "features_per_stage": [32, 64, 128, 256, 320, 320], "strides": strides}
+    kernels = [[1, 3, 3], *[[3, 3, 3]] * 5]
+    changes = {"n_stages": 6, "features_per_stage": [32] * 6, "strides": strides, "kernel_sizes": kernels}
     block = student_block(teacher("3d", **changes), published=True)
     expected = {name: value.shape for name, value in ResUNet(2, 3).state_dict().items()}
     assert {name: value.shape for name, value in build(block).state_dict().items()} == expected
@@ -241,6 +242,8 @@ def test_the_block_takes_over_stages_and_shrinks() -> None:
     ours = student_block(block, upsampling="nearest")["arch_kwargs"]
     taken = {key: ours[key] for key in ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides")}
     assert taken == {key: block["arch_kwargs"][key] for key in taken}
+    for values in (ours["features_per_stage"], ours["kernel_sizes"][0], ours["strides"][0]):
+        values.clear()  # must not reach the teacher's
     assert (ours["n_blocks_per_stage"], ours["upsampling"]) == ([1, 2, 2, 4, 4], "nearest")
     smaller = student_architecture(block, student="res_unet", factor=2, depth=3)
     assert build(smaller)(image("five stages")).shape == (2, 3, 16, 16, 16)
