@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.geometries import GEOMETRIES
 from nnunet_kd.planning.json_blocks import check_choice
 from nnunet_kd.planning.kd_block import (
     OPTIMIZERS,
@@ -145,6 +146,11 @@ def _add_student_arguments(group: Any) -> None:  # noqa: ANN401
         "networks that nnU-Net does not have)",
     )
     group.add_argument("--depth", type=int, metavar="N", help="keep the first N resolution stages")
+    group.add_argument(
+        "--geometry",
+        choices=list(GEOMETRIES),
+        help="patch and batch size of a published experiment (default: the plans')",
+    )
 
 
 def _add_budget_arguments(group: Any) -> None:  # noqa: ANN401
@@ -196,6 +202,7 @@ def run(options: argparse.Namespace) -> None:
         student_options=student_options,
         factor=_shrink_factor(options, method, student_name),
         depth=options.depth,
+        geometry=options.geometry,
         plans_name=plans_name,
     )
     from_file = options.from_plans or not teachers

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.cost import NetworkCost, read_model_cost
+from nnunet_kd.planning.checks import suits_patch
 from nnunet_kd.planning.kd_block import KDSettings, parse_settings, read_settings
 from nnunet_kd.planning.model_folder import ModelFolder, read_json
 from nnunet_kd.planning.recipes import RECIPES, trainer_of, with_budget
@@ -29,17 +30,17 @@ def side_by_side(
 
     Args:
         plans: The student's plans.
-        base: The plans it was derived from; they stand for the teacher where there is none.
+        base: The plans it was derived from; they stand for the teacher where there is none,
+            if they suit the patch.
         configuration: nnU-Net configuration.
         dataset_json: Content of dataset.json.
         teachers: Model folders; each is a column.
     """
     patch = plans["configurations"][configuration]["patch_size"]
     columns = {f"teacher {teacher.path.name}": read_model_cost(teacher, patch) for teacher in teachers}
-    if not teachers:
-        columns[f"network of {base['plans_name']}"] = read_model_cost(
-            planned_model(base, configuration, dataset_json), patch
-        )
+    stand_in = planned_model(base, configuration, dataset_json)
+    if not teachers and suits_patch(stand_in, patch):  # a geometry's patch may suit the student's strides only
+        columns[f"network of {base['plans_name']}"] = read_model_cost(stand_in, patch)
     student = read_model_cost(planned_model(plans, configuration, dataset_json), patch)
     columns["student"] = student
     batch = plans["configurations"][configuration]["batch_size"]

@@ -10,6 +10,7 @@ from typing import Any
 from nnunet_kd.distillation.checkpoints import file_sha256
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.checks import check_teacher, common_patch, network_strides
+from nnunet_kd.planning.geometries import with_geometry
 from nnunet_kd.planning.kd_block import VERSION, KDSettings, TeacherSource, settings_to_json
 from nnunet_kd.planning.model_folder import ModelFolder, read_json_object, write_json_atomically
 from nnunet_kd.planning.students import student_architecture
@@ -25,6 +26,7 @@ class StudentRequest:
         student_options: Its own options, as ``alpha`` of ``dsm_unet``.
         factor: Divides the features per stage, >= 1.
         depth: Stages to keep, ``None`` for all.
+        geometry: Patch and batch of ``nnunet_kd.planning.geometries.GEOMETRIES``, ``None`` for the plans' own.
         plans_name: Name of the student's plans.
     """
 
@@ -33,6 +35,7 @@ class StudentRequest:
     student_options: Mapping[str, Any] = field(default_factory=dict)
     factor: int = 1
     depth: int | None = None
+    geometry: str | None = None
     plans_name: str = "nnUNetKDPlans"
 
 
@@ -103,6 +106,8 @@ def student_plans(
         depth=request.depth,
         options=request.student_options,
     )
+    if request.geometry is not None:
+        configuration = with_geometry(configuration, request.geometry)
     if base["dataset_name"] != dataset_name:
         configuration["data_identifier"] = f"{request.plans_name}_{name}"
     plans = deepcopy(dict(existing)) if existing is not None else _without_kd(base, request.plans_name, dataset_name)

@@ -66,6 +66,12 @@ def test_patches_of_odd_depth_train(depth: int, plan: Plan, make_trainer: Make, 
     assert 0 < trainer.train_step(batch)["loss"] < 1
 
 
+def test_a_geometry_sets_patch_and_batch(plan: Plan, site: Any) -> None:
+    assert plan(*STUDENT, "--method", "distill_dsm", "--geometry", "pancreas", with_teacher=False) == 0
+    planned = site.plans("nnUNetKDPlans")["configurations"]["3d_fullres"]
+    assert (planned["patch_size"], planned["batch_size"]) == ([145, 128, 128], 4)
+
+
 def test_a_3d_teacher_teaches_outputs_and_stages(started: Callable[..., Any], of: Any) -> None:
     pairs = '[["encoder[:]","encoder[:]"],["decoder[:]","decoder[:]"]]'
     trainer = started("--losses", "logits_kl", f"fitnet:pairs={pairs}", "--student", "dsm_unet:alpha=0.5")
