@@ -53,10 +53,17 @@ def without_paths(document: Any) -> Any:  # noqa: ANN401  # any JSON value
 def portable_plans(plans: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a plans file without paths; its ``kd`` block stays, with teachers' folders reduced to names.
 
+    Networks that began with weights from elsewhere are built without them, because the checkpoint has all weights and
+    the machine that predicts may be without a network.
+
     Raises:
         UsageError: If the ``kd`` block has another form than ours.
     """
     portable: dict[str, Any] = without_paths(plans)
+    for configuration in portable.get("configurations", {}).values():
+        settings = configuration.get("architecture", {}).get("arch_kwargs", {})
+        if "pretrained" in settings:
+            settings["pretrained"] = False
     try:
         for settings in portable.get("kd", {}).get("configurations", {}).values():
             for teacher in settings.get("teachers", ()):

@@ -74,7 +74,7 @@ def _strides(output_stride: int) -> list[list[int]]:
 
 
 def _stages(input_channels: int, output_stride: int, *, pretrained: bool) -> list[nn.Module]:
-    from torchvision import models  # type: ignore[import-untyped]  # it comes with nnU-Net, by way of timm
+    from torchvision import models
 
     setting = [[*group, stride] for group, stride in zip(_GROUPS, _GROUP_STRIDES[output_stride], strict=True)]
     classifier = models.MobileNetV2(inverted_residual_setting=setting)

@@ -88,7 +88,7 @@ def resnet_stages(depth: int, input_channels: int, *, pretrained: bool) -> list[
     References:
         He et al., Deep Residual Learning for Image Recognition, 2016, https://arxiv.org/abs/1512.03385
     """
-    from torchvision import models  # type: ignore[import-untyped]  # it comes with nnU-Net, by way of timm
+    from torchvision import models
 
     resnet = getattr(models, f"resnet{depth}")()
     if pretrained:

@@ -1,5 +1,7 @@
 """Paths of the author's machine, whichever system it ran, do not travel with a model."""
 
+from typing import Any
+
 import pytest
 
 from nnunet_kd.deployment.portable import portable_dataset, portable_plans, without_paths
@@ -49,3 +51,13 @@ def test_what_is_no_path_stays(text: str) -> None:
 def test_the_list_of_training_files_stays_at_home() -> None:
     dataset = {"labels": {"background": 0}, "dataset": {"case": {"label": "/data/ada/case.nii.gz"}}}
     assert portable_dataset(dataset) == {"labels": {"background": 0}}
+
+
+def test_networks_of_a_release_fetch_no_weights() -> None:
+    def plans(pretrained: bool) -> dict[str, Any]:
+        architecture = {"arch_kwargs": {"n_stages": 5, "pretrained": pretrained}}
+        return {"configurations": {"2d": {"architecture": architecture}, "2d_bigger": {"inherits_from": "2d"}}}
+
+    given = plans(pretrained=True)
+    assert portable_plans(given) == plans(pretrained=False)
+    assert given == plans(pretrained=True)
