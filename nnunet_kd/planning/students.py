@@ -149,8 +149,11 @@ def cut_depth(architecture: Mapping[str, Any], n_stages: int) -> Architecture:
     """Keep the first ``n_stages`` resolution stages.
 
     Raises:
-        UsageError: If there are fewer, or fewer than 3 would remain.
+        UsageError: If there are fewer, fewer than 3 would remain, or the network's number of stages is fixed.
     """
+    if "n_stages" not in architecture["arch_kwargs"]:
+        name = str(architecture["network_class_name"]).rpartition(".")[2]
+        raise UsageError(f"--depth: {name} has a fixed number of stages; leave --depth out or take another --student")
     present = _n_stages(architecture)
     if not MINIMUM_STAGES <= n_stages <= present:
         raise UsageError(f"--depth: expected {MINIMUM_STAGES} to {present} (the teacher's stages), got {n_stages}")
