@@ -306,6 +306,7 @@ def error_in_onnx_runtime(network: nn.Module, data: Tensor) -> float:
 @UPSAMPLINGS
 @EVERY_GEOMETRY
 def test_onnx_runtime_computes_the_same(geometry: str, upsampling: str) -> None:
+    torch.manual_seed(0)  # five stages of random weights can give logits of 100, which float32 itself holds to 1e-4
     network = build(student_block(teacher(geometry), upsampling=upsampling)).eval()
     assert error_in_onnx_runtime(network, image(geometry)) < 1e-4
 
