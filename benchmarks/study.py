@@ -1,6 +1,7 @@
 """What the benchmarks on real data share: nnU-Net's folders, trainings of equal budget, one JSON per finished run."""
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -138,7 +140,8 @@ class Workplace:
         from nnunet_kd.networks.build import build_network
         from nnunet_kd.planning.model_folder import open_model_folder
 
-        network = build_network(open_model_folder(str(self.model_folder(training))), deep_supervision=False)
+        with redirect_stdout(io.StringIO()):  # nnU-Net's look-up prints where it searches
+            network = build_network(open_model_folder(str(self.model_folder(training))), deep_supervision=False)
         return sum(parameter.numel() for parameter in network.parameters())
 
     def remove(self, training: Training) -> None:
