@@ -14,23 +14,25 @@ from nnunet_kd.planning.model_folder import ModelFolder
 def check_data(teacher: ModelFolder, dataset_json: Mapping[str, Any]) -> None:
     """Refuse a teacher that was trained for other labels, regions or channels.
 
-    Names count as well as values, without their case: 1 and 2 swapped is the classic way to distil nonsense.
+    Names count as well as values, without their case: 1 and 2 swapped is the classic way to distil nonsense. So does
+    the order in which regions stand, because nnU-Net gives each an output channel in that order.
 
     Raises:
         UsageError: Names the difference.
     """
     for key, what in (("labels", "labels"), ("regions_class_order", "region order"), ("channel_names", "channels")):
         theirs, ours = teacher.dataset_json.get(key), dataset_json.get(key)
-        if _folded(theirs) != _folded(ours):
+        ordered = key == "labels" and bool(dataset_json.get("regions_class_order"))
+        if _folded(theirs, ordered=ordered) != _folded(ours, ordered=ordered):
             raise UsageError(
                 f"teacher {teacher.path.name} has {what} {json.dumps(theirs)}, the data set has {json.dumps(ours)}; "
                 "take a teacher trained on the same labels and channels"
             )
 
 
-def _folded(value: Any) -> str:  # noqa: ANN401  # any JSON value
+def _folded(value: Any, *, ordered: bool = False) -> str:  # noqa: ANN401  # any JSON value
     lowered = {str(k).casefold(): v for k, v in value.items()} if isinstance(value, Mapping) else value
-    return json.dumps(lowered, sort_keys=True).casefold()
+    return json.dumps(lowered, sort_keys=not ordered).casefold()
 
 
 def check_preprocessing(teacher: ModelFolder, plans: Mapping[str, Any], configuration: str) -> None:

@@ -274,6 +274,20 @@ def test_names_of_labels_may_differ_in_case(plan: Plan, teacher: Path) -> None:
     assert plan() == 0
 
 
+def test_regions_in_another_order_are_other_outputs(
+    site: Any, plan: Plan, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    regions = {"background": 0, "whole": [1, 2], "inner": 2}
+    swapped = {"background": 0, "inner": 2, "whole": [1, 2]}
+    ours = site.preprocessed / site.dataset / "dataset.json"
+    content = json.loads(ours.read_text()) | {"regions_class_order": [1, 2]}
+    ours.write_text(json.dumps(content | {"labels": regions}))
+    for labels, status in ((regions, 0), (swapped, 2)):
+        (teacher / "dataset.json").write_text(json.dumps(content | {"labels": labels}))
+        assert plan("--overwrite") == status
+    assert "has labels" in capsys.readouterr().err
+
+
 def test_the_patch_of_the_student_suits_a_teacher_with_longer_strides(
     site: Any, plan: Plan, teacher: Path, make_trainer: Callable[..., Any]
 ) -> None:
@@ -302,3 +316,7 @@ def test_a_teacher_of_another_data_set_gives_plans_that_are_preprocessed_by_them
     assert plans["configurations"]["3d_fullres"]["data_identifier"] == "nnUNetKDPlans_3d_fullres"
     output = capsys.readouterr().out
     assert f"nnUNetv2_preprocess -d {site.dataset} -plans_name nnUNetKDPlans -c 3d_fullres" in output
+    assert "extract_fingerprint" not in output
+    (site.preprocessed / site.dataset / "dataset_fingerprint.json").unlink()  # training needs it
+    assert plan("--overwrite") == 0
+    assert "nnUNetv2_extract_fingerprint -d 900\n" in capsys.readouterr().out
