@@ -155,6 +155,8 @@ def next_commands(plans: Mapping[str, Any], configuration: str, preprocessed: Pa
     planned = plans["configurations"][configuration]
     trainer = trainer_of(plans["kd"]["configurations"][configuration]["method"])
     commands = []
+    if not (preprocessed / "dataset_fingerprint.json").is_file():  # nnU-Net's training copies it to the results
+        commands.append(f"nnUNetv2_extract_fingerprint -d {dataset[7:10].lstrip('0')}")
     if not (preprocessed / planned["data_identifier"]).is_dir():
         commands.append(f"nnUNetv2_preprocess -d {dataset} -plans_name {name} -c {configuration}")
     previous = planned.get("previous_stage")
