@@ -1,15 +1,11 @@
 """Claims about trainings of Distill DSM's student, alone and with a 3-D teacher."""
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import SimpleITK as sitk  # noqa: N813  # its usual name
 import torch
 
 from nnunet_kd.networks.dsm_unet import DSMUNet
@@ -109,25 +105,3 @@ def test_what_cannot_be_planned_writes_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert not (site.preprocessed / site.dataset / "nnUNetKDPlans.json").exists()
-
-
-@pytest.mark.slow
-def test_nnunets_own_commands_train_and_predict(plan: Plan, site: Any, tmp_path: Path) -> None:
-    plan(*STUDENT, "--method", "distill_dsm_kd", "--epochs", "1", name=None)
-    name = "nnUNetKDDistillDsmKdS5Plans"
-    model = ["-d", "900", "-c", "3d_fullres", "-f", "0", "-tr", "DistillDSMTrainer", "-p", name, "-device", "cpu"]
-    images = str(site.raw / site.dataset / "imagesTs")
-    commands = [
-        ["nnUNetv2_train", "900", "3d_fullres", "0", *model[6:]],
-        ["nnUNetv2_predict", *model, "-i", images, "-o", str(tmp_path / "out")],
-    ]
-    environment = {**os.environ, **site.environment(), "OMP_NUM_THREADS": "1"}
-    for command in commands:
-        command[0] = str(BIN / command[0])
-        result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr[-2000:]
-    stored = json.loads((site.model(name, trainer="DistillDSMTrainer") / "plans.json").read_text())
-    assert stored["kd"]["configurations"]["3d_fullres"]["method"] == "distill_dsm_kd"
-    for reference in (site.raw / site.dataset / "labelsTs").glob("*.nii.gz"):
-        ours, theirs = (sitk.ReadImage(str(path)) for path in (tmp_path / "out" / reference.name, reference))
-        assert ours.GetSize() == theirs.GetSize()
