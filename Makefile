@@ -66,6 +66,7 @@ docs: $(VENV)/.stamp-docs links
 bench: $(VENV)/.stamp-test
 	$(BIN)/python benchmarks/training_step.py $(BENCH_ARGS)
 	$(BIN)/python benchmarks/cached_step.py
+	$(BIN)/python benchmarks/network_speed.py
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
