@@ -21,7 +21,7 @@ from nnunet_kd.nifti import check_whole, is_nifti
 from nnunet_kd.output import check_replaceable, work_folder
 from nnunet_kd.planning.model_folder import read_json_object, write_json_atomically
 
-RECORD = "postprocessing.json"
+RECORD = "nnunet_kd_postprocessing.json"  # nnU-Net writes a postprocessing.json of its own
 DATASET = "dataset.json"
 
 _SECONDS_PER_CASE = 0.5  # a BraTS volume on one core; a wrong guess costs a second at most

@@ -73,7 +73,7 @@ def test_every_case_is_cleaned_and_keeps_its_header(
         np.testing.assert_array_equal(made.affine, given.affine)
         assert made.header == given.header
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        *(f"case_{number}.nii.gz" for number in range(3)), "dataset.json", "postprocessing.json",
+        *(f"case_{number}.nii.gz" for number in range(3)), "dataset.json", folder.RECORD,
     ]  # fmt: skip
     assert not list(tmp_path.glob(".out*"))
     printed = capsys.readouterr().out
