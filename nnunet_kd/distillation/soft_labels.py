@@ -186,7 +186,9 @@ def other_caches(folder: Path, what: Mapping[str, Any]) -> list[str]:
     root = folder.parent.parent if fold else folder.parent
     lines = []
     for path in sorted(root.glob(f"*/{fold}/{MANIFEST}" if fold else f"*/{MANIFEST}")):
-        found = differences(what, read_json(path).get("settings", {}))
+        manifest = read_json(path)
+        settings = manifest.get("settings") if isinstance(manifest, Mapping) else None
+        found = differences(what, settings if isinstance(settings, Mapping) else {})
         if path.parent != folder and found:
             lines.append(f"{path.parent}: {', '.join(found[:3])}")
     return lines

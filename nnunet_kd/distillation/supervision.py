@@ -10,6 +10,7 @@ from nnunet_kd.distillation.objective import deep_supervision_weights
 from nnunet_kd.errors import UsageError
 from nnunet_kd.losses.reference import references
 from nnunet_kd.losses.supervised import SupervisedLoss
+from nnunet_kd.planning.nnunet_files import pseudo_labelled_cases
 
 
 class Supervision(nn.Module):
@@ -52,9 +53,9 @@ def confidences(dataset_json: Mapping[str, Any]) -> dict[str, float]:
     """Return the confidence of each pseudo-labelled case, as ``nnunet_kd pseudo_label`` wrote it into dataset.json.
 
     Raises:
-        UsageError: If the data set has none.
+        UsageError: If the data set has none, or the file has another form.
     """
-    cases = (dataset_json.get("nnunet_kd") or {}).get("pseudo_labels") or {}
+    cases = pseudo_labelled_cases(dataset_json, "the data set's dataset.json")
     if not cases:
         raise UsageError(
             "sample_weights 'confidence': expected pseudo-labelled cases in the data set's dataset.json, found none; "

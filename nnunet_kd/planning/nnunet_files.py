@@ -103,3 +103,30 @@ def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, type], where: s
         if not isinstance(value, kind) or isinstance(value, bool):
             found = "nothing" if key not in content else repr(value)
             raise UsageError(f"{where}, {key}: expected {_NAMES[kind]}, got {found:.80}; copy the file again")
+
+
+def pseudo_labelled_cases(dataset_json: Mapping[str, Any], where: str) -> dict[str, dict[str, float]]:
+    """Return what ``nnunet_kd pseudo_label`` wrote of each pseudo-labelled case into a dataset.json; empty without any.
+
+    Args:
+        dataset_json: Its content.
+        where: How to name the file.
+
+    Returns:
+        ``confidence`` in [0, 1], and whatever else is there, by case.
+
+    Raises:
+        UsageError: If it has another form.
+    """
+    ours = dataset_json.get("nnunet_kd", {})
+    cases = ours.get("pseudo_labels", {}) if isinstance(ours, Mapping) else None
+    if not isinstance(cases, Mapping):
+        raise UsageError(f"{where}: expected nnunet_kd, pseudo_labels as an object of cases; label the pool again")
+    for case, entry in cases.items():
+        value = entry.get("confidence") if isinstance(entry, Mapping) else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise UsageError(
+                f"{where}: expected a confidence from 0 to 1 of pseudo-labelled case {case}, got {value!r:.40}; label "
+                "the pool again"
+            )
+    return {case: dict(entry) for case, entry in cases.items()}

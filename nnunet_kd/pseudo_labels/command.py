@@ -260,7 +260,8 @@ def write(
         n_workers: Local processes, ``0`` for this one, ``None`` for one per core.
         scheduler: Address of a running cluster.
     """
-    from nnunet_kd.pseudo_labels.dataset import KEY, Placed, describe, write_dataset
+    from nnunet_kd.planning.nnunet_files import pseudo_labelled_cases
+    from nnunet_kd.pseudo_labels.dataset import Placed, describe, write_dataset
     from nnunet_kd.pseudo_labels.labelling import label_file
     from nnunet_kd.pseudo_labels.splits import mixed_splits
 
@@ -272,7 +273,7 @@ def write(
     ]
     splits, earlier = None, {}
     if work.labelled is not None:
-        labels, earlier = work.labelled.labels, work.labelled.content.get(KEY, {}).get("pseudo_labels", {})
+        labels, earlier = work.labelled.labels, pseudo_labelled_cases(work.labelled.content, "--labelled")
         cases += [Placed(scan=s, label=labels[s.name], link=link, pseudo=False) for s in work.labelled.scans]
         splits = mixed_splits(list(labels), list(kept), work.labelled.splits)
     content = describe(

@@ -15,7 +15,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.labels import IGNORE
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.planning.model_folder import nnunet_folder, read_json, read_json_object, write_json_atomically
-from nnunet_kd.planning.nnunet_files import check_dataset
+from nnunet_kd.planning.nnunet_files import check_dataset, pseudo_labelled_cases
 from nnunet_kd.pseudo_labels.channels import channel_names
 from nnunet_kd.pseudo_labels.pool import Scan, unpack
 from nnunet_kd.pseudo_labels.splits import Splits
@@ -76,7 +76,9 @@ def find_target(name: str, *, sources: Sequence[Path], overwrite: bool) -> Targe
 
 
 def is_ours(folder: Path) -> bool:
-    """Tell whether a raw data set was written here."""
+    """Tell whether a raw data set was written here and nothing was put beside."""
+    if {path.name for path in folder.iterdir()} - {"imagesTr", "labelsTr", "dataset.json", TABLE, SPLITS}:
+        return False
     try:
         return (folder / TABLE).is_file() and KEY in read_json_object(folder / "dataset.json")
     except UsageError:
@@ -123,6 +125,9 @@ def open_labelled(text: str) -> Labelled:
     content = read_json_object(folder / "dataset.json")
     check_dataset(content, str(folder / "dataset.json"))
     file_ending(content, str(folder / "dataset.json"))
+    pseudo_labelled_cases(content, str(folder / "dataset.json"))
+    if not isinstance(content.get("dataset", {}), Mapping):
+        raise UsageError(f"{folder / 'dataset.json'}: expected 'dataset' as an object of cases; mend or remove it")
     listed = get_filenames_of_train_images_and_targets(str(folder)) if _has_training_cases(folder, content) else {}
     if not listed:
         raise UsageError(f"--labelled: expected training cases in {folder}, found none; leave it out, or name another")

@@ -99,8 +99,14 @@ def finished(folder: Path, case: str, *, files: str, ending: str) -> Record | No
         record: Record = read_json(path)
     except UsageError:
         return None
+    if not isinstance(record, dict) or not all(_is_share(record.get(name)) for name in ("confidence", "disagreement")):
+        return None
     whole = record.get("files") == files and record.get("sha256") == file_sha256(label)
     return record if whole else None
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 # ---- one case ----

@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from nnunet_kd.cases import Fault, map_cases
+from nnunet_kd.distillation.soft_labels import MANIFEST
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.model_folder import ModelFolder
 from nnunet_kd.pseudo_labels.channels import by_name, channel_names, parse_order
@@ -158,6 +159,9 @@ def _pool(request: Request, model: ModelFolder) -> tuple[list[Scan], list[Fault]
     n_channels = len(theirs) or (len(ours) if unknown else None)
     ending = model.dataset_json["file_ending"]
     pool, faults = read_pool(request.images, ending, order, n_channels=n_channels, prefix=request.prefix)
+    # the record of such a case would lie where the folder's own description lies
+    taken = [scan.name for scan in pool if f"{scan.name}.json" == MANIFEST]
+    faults += [Fault(name, "is a name that is taken; rename the files or type --prefix") for name in taken]
     packed = [scan for scan in pool if scan.packed]
     if packed and unknown and len(ours) > 1:
         raise UsageError(

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import nnunet_kd.trainers
-from nnunet_kd.distillation.supervision import Supervision
+from nnunet_kd.distillation.supervision import Supervision, confidences
+from nnunet_kd.errors import UsageError
 from nnunet_kd.losses.supervised import SUPERVISIONS
 from nnunet_kd.planning.recipes import RECIPES
 
@@ -95,6 +96,14 @@ def test_weights_that_nobody_can_use_are_refused(
     with pytest.raises(SystemExit):
         make_trainer(trainer=trainer).initialize()
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "entry", [None, [], {"a": 0.5}, {"a": {}}, *({"a": {"confidence": bad}} for bad in ("0.5", float("nan"), -1, True))]
+)
+def test_confidences_of_another_form_are_named(entry: Any) -> None:
+    with pytest.raises(UsageError, match="label the pool again"):
+        confidences({"nnunet_kd": {"pseudo_labels": entry}})
 
 
 def test_scales_count_as_in_nnunet() -> None:
