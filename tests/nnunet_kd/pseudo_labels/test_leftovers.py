@@ -1,4 +1,4 @@
-"""What lies in the places that are read again: only what was written there counts, and nothing of others is replaced."""
+"""What lies where it is read again: only what was written there counts, and nothing of others is replaced."""
 
 import json
 from pathlib import Path
