@@ -6,31 +6,20 @@ import os
 import shlex
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 from nnunet_kd.cases import FaultyCasesError
+from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
 from nnunet_kd.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 EXAMPLE = "nnunet_kd convert decathlon Downloads/Task04_Hippocampus"
 
-# each module has SUMMARY, SOURCE and read_source(folder) -> (description, cases)
-CHALLENGES: dict[str, str] = {
-    "decathlon": "nnunet_kd.dataset_conversion.decathlon",
-}
-
-
-def converter(challenge: str) -> ModuleType:
-    """Return the module that reads a challenge's download."""
-    return import_module(CHALLENGES[challenge])
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    known = "; ".join(f"{name}: {converter(name).SUMMARY}" for name in CHALLENGES)
-    parser.add_argument("challenge", metavar="CHALLENGE", choices=sorted(CHALLENGES), help=known)
+    known = "; ".join(f"{name}: {challenge(name).summary}" for name in MODULES)
+    parser.add_argument("challenge", metavar="CHALLENGE", choices=sorted(MODULES), help=known)
     parser.add_argument("source", metavar="SOURCE", type=Path, help="the unpacked download")
     parser.add_argument("-d", metavar="ID", dest="dataset_id", type=int, help="number of the data set (the source's)")
     how = parser.add_mutually_exclusive_group()
@@ -47,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     raw = os.environ.get("nnUNet_raw")
     if not raw:
         raise UsageError("expected the variable nnUNet_raw, but it is not set; type export nnUNet_raw=FOLDER")
-    description, cases = converter(options.challenge).read_source(options.source)
+    description, cases = challenge(options.challenge).read_source(options.source)
     if options.dataset_id is not None:
         description = replace(description, dataset_id=options.dataset_id)
     try:

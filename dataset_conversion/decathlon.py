@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription
+from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Volume
 from nnunet_kd.errors import UsageError
 
-SUMMARY = "Medical Segmentation Decathlon, one task folder (3-D tasks of one channel)"
-SOURCE = "a folder like Task04_Hippocampus, with dataset.json, imagesTr, labelsTr and perhaps imagesTs"
+_SOURCE = "a folder like Task04_Hippocampus, with dataset.json, imagesTr, labelsTr and perhaps imagesTs"
 
 _ENDING = ".nii.gz"
 _REQUIRED = ("name", "modality", "labels", "training")
@@ -41,14 +40,14 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
             f"expected training entries with image and label, and test entries of one path, in "
             f"{source / 'dataset.json'}, got something else ({type(error).__name__}: {error})"
         ) from error
-    real = [case for case in (*training, *test) if not case.images[0].name.startswith(_APPLE_DOUBLE)]
+    real = [case for case in (*training, *test) if not case.images[0].path.name.startswith(_APPLE_DOUBLE)]
     return _describe(listing, source), real
 
 
 def _listing(source: Path) -> dict[str, Any]:
     path = source / "dataset.json"
     if not path.is_file():
-        raise UsageError(f"expected {SOURCE}; there is no {path}")
+        raise UsageError(f"expected {_SOURCE}; there is no {path}")
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -102,12 +101,12 @@ def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
 
 def _training_case(source: Path, entry: Mapping[str, str]) -> Case:
     image, label = _inside(source, entry["image"]), _inside(source, entry["label"])
-    return Case(name=_case_name(image), images=(image,), label=label)
+    return Case(name=_case_name(image), images=(Volume(path=image),), label=label)
 
 
 def _test_case(source: Path, entry: str) -> Case:
     image = _inside(source, entry)
-    return Case(name=_case_name(image), images=(image,), label=None)
+    return Case(name=_case_name(image), images=(Volume(path=image),), label=None)
 
 
 def _case_name(image: Path) -> str:
@@ -120,3 +119,12 @@ def _inside(source: Path, entry: str) -> Path:
     if not path.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"expected files inside {source}, but its dataset.json lists {entry}")
     return path
+
+
+CHALLENGES = {
+    "decathlon": Challenge(
+        summary="Medical Segmentation Decathlon, one task folder (3-D tasks of one channel)",
+        source=_SOURCE,
+        read_source=read_source,
+    )
+}

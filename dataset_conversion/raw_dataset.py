@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from nnunet_kd import __version__
 from nnunet_kd.cases import Fault, FaultyCasesError, map_cases
+from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
 from nnunet_kd.errors import UsageError
 from nnunet_kd.nifti import is_nifti, n_bytes
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
@@ -24,84 +24,6 @@ _SECONDS_PER_CASE = 0.2  # reading and hashing a small volume; a wrong guess cos
 _GEOMETRY_TOLERANCE = 1e-3  # of a voxel's edge: what rounding to float32 in a header amounts to
 _BLOCK = 1 << 20
 _RECORD = "conversion.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One case of a challenge, as files that exist already.
-
-    Attributes:
-        name: What nnU-Net will call it.
-        images: One file per channel.
-        label: The label map, ``None`` for a test case.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetDescription:
-    """What dataset.json says about all cases together.
-
-    Attributes:
-        dataset_id: Number of the data set, ``None`` where the source does not suggest one.
-        name: What follows the number in the folder's name.
-        channel_names: One per image; ``CT`` selects nnU-Net's CT normalisation, others the z-score.
-        labels: Value of each class, or the values that make up a region.
-        regions_class_order: Order in which regions are painted, for labels that overlap.
-        licence: Licence of the data.
-        reference: Where the data comes from.
-        release: Which edition.
-        description: One line.
-        file_ending: Ending of every image and label file.
-    """
-
-    dataset_id: int | None
-    name: str
-    channel_names: tuple[str, ...]
-    labels: Mapping[str, int | tuple[int, ...]]
-    regions_class_order: tuple[int, ...] | None = None
-    licence: str
-    reference: str
-    release: str
-    description: str = ""
-    file_ending: str = ".nii.gz"
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", self.name):
-            raise ValueError(f"name must be letters and digits with single '_' or '-' between, got {self.name!r}")
-        if self.labels.get("background") != 0:
-            raise ValueError(f"label 'background' must be 0, got {dict(self.labels)}")
-        if self.label_values != frozenset(range(len(self.label_values))):
-            raise ValueError(f"label values must be consecutive from 0, got {sorted(self.label_values)}")
-
-    @property
-    def label_values(self) -> frozenset[int]:
-        """Values a label map may hold."""
-        values: set[int] = set()
-        for value in self.labels.values():
-            values.update((value,) if isinstance(value, int) else value)
-        return frozenset(values)
-
-    def to_json(self, n_training: int) -> dict[str, Any]:
-        """Return the content of nnU-Net's dataset.json."""
-        content: dict[str, Any] = {
-            "channel_names": {str(number): name for number, name in enumerate(self.channel_names)},
-            "labels": {name: list(v) if isinstance(v, tuple) else v for name, v in self.labels.items()},
-        }
-        if self.regions_class_order is not None:
-            content["regions_class_order"] = list(self.regions_class_order)
-        return content | {
-            "numTraining": n_training,
-            "file_ending": self.file_ending,
-            "name": self.name,
-            "description": self.description,
-            "licence": self.licence,
-            "reference": self.reference,
-            "release": self.release,
-        }
 
 
 @dataclass(frozen=True)
@@ -229,7 +151,7 @@ def check_case(case: Case, *, description: DatasetDescription, source: Path) -> 
     volumes: dict[Path, tuple[Any, Any]] = {}
     if len(case.images) != len(description.channel_names):
         faults.append(f"expected {len(description.channel_names)} images, got {len(case.images)}")
-    files = [*case.images, *([case.label] if case.label else [])]
+    files = [*(image.path for image in case.images), *([case.label] if case.label else [])]
     if len({path.resolve() for path in files}) != len(files):
         faults.append("names the same file twice")
     for path in files:
@@ -239,11 +161,11 @@ def check_case(case: Case, *, description: DatasetDescription, source: Path) -> 
         except Exception as error:  # noqa: BLE001
             faults.append(f"{path.name} in {path.parent.name}: {' '.join(str(error).split())}")
     faults += _geometry_faults(volumes)
-    for path in case.images:
+    for path in (image.path for image in case.images):
         if path in volumes and not np.isfinite(volumes[path][0]).all():
             faults.append(f"{path.name} in {path.parent.name}: has intensities that are not finite")
     if case.label in volumes:
-        faults += _label_faults(volumes[case.label][0], description.label_values)
+        faults += _label_faults(volumes[case.label][0], description.values)
     hashes = () if faults else tuple((os.path.relpath(path, source), _sha256(path)) for path in files)
     return CheckedCase(tuple(faults), hashes)
 
@@ -311,7 +233,10 @@ def _sha256(path: Path) -> str:
 
 def _place(case: Case, *, folder: Path, ending: str, transfer: Transfer) -> None:
     part = "Ts" if case.label is None else "Tr"
-    targets = {path: Path(f"images{part}", f"{case.name}_{n:04d}{ending}") for n, path in enumerate(case.images)}
+    targets = {
+        path: Path(f"images{part}", f"{case.name}_{n:04d}{ending}")
+        for n, path in enumerate(image.path for image in case.images)
+    }
     if case.label is not None:
         targets[case.label] = Path("labelsTr", f"{case.name}{ending}")
     for source, target in targets.items():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nnunet_kd.cases import FaultyCasesError
-from nnunet_kd.dataset_conversion.raw_dataset import Case, DatasetDescription, check_case, write_raw_dataset
+from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription, Volume
+from nnunet_kd.dataset_conversion.raw_dataset import check_case, write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 DESCRIPTION = DatasetDescription(
@@ -34,7 +35,7 @@ def _case(folder: Path, name: str, *, labelled: bool = True) -> Case:
     for path in paths:
         voxels = rng.integers(0, 3, (4, 5, 6)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 3.0, 1.0])), path)
-    return Case(name=name, images=tuple(paths[:2]), label=paths[2] if labelled else None)
+    return Case(name=name, images=tuple(Volume(path=path) for path in paths[:2]), label=paths[2] if labelled else None)
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_files_get_the_names_that_nnunet_expects(cases: list[Case], write: Calla
         "labelsTr/a.nii.gz",
         "labelsTr/bb.nii.gz",
     ]
-    assert (folder / "imagesTr/a_0001.nii.gz").read_bytes() == cases[0].images[1].read_bytes()
+    assert (folder / "imagesTr/a_0001.nii.gz").read_bytes() == cases[0].images[1].path.read_bytes()
 
 
 def test_description_is_complete(cases: list[Case], write: Callable[..., Path]) -> None:
@@ -114,21 +115,24 @@ def test_conversion_can_be_traced_to_its_source(cases: list[Case], write: Callab
 def test_links_lead_to_the_source(cases: list[Case], write: Callable[..., Path]) -> None:
     link = write(cases, transfer="link") / "imagesTr" / "a_0000.nii.gz"
     assert link.is_symlink()
-    assert link.resolve() == cases[0].images[0].resolve()
+    assert link.resolve() == cases[0].images[0].path.resolve()
 
 
 FAULTS: dict[str, tuple[Callable[[Case], object], str]] = {
-    "missing image": (lambda case: case.images[0].unlink(), "a_t1.nii.gz in source: is missing"),
+    "missing image": (lambda case: case.images[0].path.unlink(), "a_t1.nii.gz in source: is missing"),
     "truncated label": (lambda case: case.label.write_bytes(case.label.read_bytes()[:60]), "a_seg.nii.gz"),  # type: ignore[union-attr]
-    "other shape": (lambda case: _rewrite(case.images[1], shape=(4, 5, 7)), r"shapes \(4, 5, 7\) and \(4, 5, 6\)"),
-    "four dimensions": (lambda case: _rewrite(case.images[1], shape=(4, 5, 6, 2)), "expected 3 dimensions, got 4"),
+    "other shape": (lambda case: _rewrite(case.images[1].path, shape=(4, 5, 7)), r"shapes \(4, 5, 7\) and \(4, 5, 6\)"),
+    "four dimensions": (lambda case: _rewrite(case.images[1].path, shape=(4, 5, 6, 2)), "expected 3 dimensions, got 4"),
     "moved label": (lambda case: _rewrite(case.label, shift=0.5), "positions differ by up to 0.5 mm"),  # type: ignore[arg-type]
     "unknown label": (lambda case: _rewrite(case.label, fill=3), r"label values 3; expected only \[0, 1, 2\]"),  # type: ignore[arg-type]
     "broken label": (lambda case: _rewrite(case.label, fill=0.5), "label values 0.5"),  # type: ignore[arg-type]
-    "no affine": (lambda case: _rewrite(case.images[0], shift=float("nan")), "no size or no place"),
-    "flat affine": (lambda case: _rewrite(case.images[0], edge=0), "no size or no place"),
-    "colours": (lambda case: _rewrite(case.images[0], dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]), "one number"),
-    "not finite": (lambda case: _rewrite(case.images[0], fill=float("nan")), "not finite"),
+    "no affine": (lambda case: _rewrite(case.images[0].path, shift=float("nan")), "no size or no place"),
+    "flat affine": (lambda case: _rewrite(case.images[0].path, edge=0), "no size or no place"),
+    "colours": (
+        lambda case: _rewrite(case.images[0].path, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]),
+        "one number",
+    ),
+    "not finite": (lambda case: _rewrite(case.images[0].path, fill=float("nan")), "not finite"),
 }
 
 
@@ -144,7 +148,7 @@ def test_planted_fault_is_named_and_nothing_is_written(
 
 
 def test_faulty_cases_can_be_left_out(cases: list[Case], write: Callable[..., Path]) -> None:
-    cases[0].images[0].unlink()
+    cases[0].images[0].path.unlink()
     folder = write(cases, skip_faulty=True)
     assert [path.name for path in (folder / "labelsTr").iterdir()] == ["bb.nii.gz"]
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 1
@@ -175,13 +179,15 @@ def test_wrong_checksum_is_a_fault(tmp_path: Path) -> None:
     data[-8] ^= 255
     path.write_bytes(data)
     description = replace(DESCRIPTION, channel_names=("T1",))
-    checked = check_case(Case(name="a", images=(path,), label=None), description=description, source=tmp_path)
+    checked = check_case(
+        Case(name="a", images=(Volume(path=path),), label=None), description=description, source=tmp_path
+    )
     assert "CRC check failed" in checked.faults[0]
 
 
 def test_image_as_its_own_label_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
     with pytest.raises(FaultyCasesError, match="the same file twice"):
-        write([*cases, replace(cases[1], name="d", label=cases[1].images[0])])
+        write([*cases, replace(cases[1], name="d", label=cases[1].images[0].path)])
 
 
 @pytest.mark.parametrize("inside", ["", "download"])
