@@ -14,7 +14,7 @@ SETTINGS, RESULTS = settings_of("distill_dsm")
 def run(place: Workplace, options: argparse.Namespace) -> None:
     """Train every arm on the same cases, with the same budget."""
     dataset = convert_hippocampus(place, options.data)
-    place.preprocess(dataset, SETTINGS["configuration"], SETTINGS["batch_size"])
+    place.preprocess(dataset, SETTINGS["configuration"], **SETTINGS["changes"])
     run_study(SETTINGS, RESULTS, place, dataset, [options.teacher.resolve()])
 
 

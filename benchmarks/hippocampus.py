@@ -138,7 +138,7 @@ def run_all(options: argparse.Namespace) -> None:
     data = options.data.resolve()
     place = Workplace(options.work.resolve(), SETTINGS["threads"])
     dataset = convert_hippocampus(place, data)
-    place.preprocess(dataset, CONFIGURATION, SETTINGS["batch_size"])
+    place.preprocess(dataset, CONFIGURATION, batch_size=SETTINGS["batch_size"])
     teachers = provide_teachers(place, dataset, [] if options.train_teachers else options.teachers)
     predict_teacher(place, dataset, teachers[0], test_cases(data))
     waiting = [run for run in all_runs() if not run.result.is_file() and n_teachers(run.arm) <= len(teachers)]

@@ -16,7 +16,7 @@ SETTINGS, RESULTS = settings_of("hlfd")
 def run(place: Workplace, options: argparse.Namespace) -> None:
     """Train the teacher, then every arm on the same cases, with the same budget."""
     dataset = convert_hippocampus(place, options.data)
-    place.preprocess(dataset, SETTINGS["configuration"], SETTINGS["batch_size"])
+    place.preprocess(dataset, SETTINGS["configuration"], **SETTINGS["changes"])
     run_study(SETTINGS, RESULTS, place, dataset)
 
 

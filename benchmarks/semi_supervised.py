@@ -33,7 +33,7 @@ def label_pool(place: Workplace, source: str) -> None:
     own = place.preprocessed / LABELLED
     own.mkdir(exist_ok=True)
     (own / "splits_final.json").write_text(json.dumps([{"train": labelled, "val": split["val"]}]))
-    place.preprocess(LABELLED, SETTINGS["configuration"], SETTINGS["batch_size"])
+    place.preprocess(LABELLED, SETTINGS["configuration"], **SETTINGS["changes"])
     teaching = {**SETTINGS, "arms": SETTINGS["teachers"]}
     run_study(teaching, RESULTS, place, LABELLED, keep=True)
     if (place.raw / MIXED).is_dir():
@@ -64,7 +64,7 @@ def _labelled_dataset(place: Workplace, source: str, cases: list[str]) -> None:
 def run(place: Workplace, options: argparse.Namespace) -> None:
     """Label the pool, then train students with and without it."""
     label_pool(place, convert_hippocampus(place, options.data))
-    place.preprocess(MIXED, SETTINGS["configuration"], SETTINGS["batch_size"])
+    place.preprocess(MIXED, SETTINGS["configuration"], **SETTINGS["changes"])
     run_study(SETTINGS, RESULTS, place, MIXED)
 
 

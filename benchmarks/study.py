@@ -58,10 +58,11 @@ class Workplace:
     Args:
         folder: Scratch folder.
         threads: Threads of every training.
+        compiled: Whether networks are compiled. Which is faster on a CPU depends on the network.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        self.folder, self.threads = folder, threads
+    def __init__(self, folder: Path, threads: int, *, compiled: bool = True) -> None:
+        self.folder, self.threads, self.compiled = folder, threads, compiled
         self.raw, self.preprocessed, self.results = (folder / name for name in ("raw", "preprocessed", "results"))
         for path in (self.raw, self.preprocessed, self.results):
             path.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ class Workplace:
             "nnUNet_n_proc_DA": str(augmentation_workers),
             "nnUNet_def_n_proc": str(self.threads),
             "OMP_NUM_THREADS": str(self.threads),
-            "nnUNet_compile": "true",
+            "nnUNet_compile": "true" if self.compiled else "false",
         }
 
     def call(self, arguments: Sequence[str], log: str, augmentation_workers: int = 0) -> None:
@@ -94,8 +95,8 @@ class Workplace:
         if status:
             raise SystemExit(f"status {status}; see {path}")
 
-    def preprocess(self, dataset: str, configuration: str, batch_size: int) -> None:
-        """Plan and preprocess with nnU-Net, once, and set the batch size."""
+    def preprocess(self, dataset: str, configuration: str, **changes: int | list[int]) -> None:
+        """Plan and preprocess with nnU-Net, once, and change entries of the configuration, as ``batch_size``."""
         plans_file = self.preprocessed / dataset / "nnUNetPlans.json"
         marker = self.preprocessed / dataset / f"{configuration}.done"
         if marker.is_file():
@@ -106,7 +107,7 @@ class Workplace:
         options = ["-d", number, "-c", configuration, "-np", "2", "-npfp", "2"]
         self.call(["-c", entry, *options], f"preprocess_{dataset}_{configuration}", 1)
         plans = json.loads(plans_file.read_text())
-        plans["configurations"][configuration]["batch_size"] = batch_size
+        plans["configurations"][configuration].update(changes)
         plans_file.write_text(json.dumps(plans, indent=4))
         marker.touch()
 
@@ -303,7 +304,7 @@ def main(name: str, description: str, run: Callable[[Workplace, argparse.Namespa
     options = parser.parse_args()
     if options.verb == "run":
         options.data = options.data.resolve()
-        run(Workplace(options.work.resolve(), settings["threads"]), options)
+        run(Workplace(options.work.resolve(), settings["threads"], compiled=settings["compile"]), options)
         return
     from study_report import load, write
 
