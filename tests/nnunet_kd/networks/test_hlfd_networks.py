@@ -286,3 +286,16 @@ def test_the_classifiers_output_stride_costs_less_than_emkds() -> None:
     costs = [network_cost(on_meta("mobilenetv2", 1, 2, output_stride=s), (1, 1, 64, 64)) for s in (8, 32)]
     assert costs[0].parameters == costs[1].parameters
     assert costs[0].macs > 8 * costs[1].macs
+
+
+@pytest.mark.parametrize(("output_stride", "size"), [(32, 2), (16, 4), (8, 8)])
+def test_resnet18_keeps_its_last_stages_finer(output_stride: int, size: int) -> None:
+    network = ResNet18(1, 2, output_stride=output_stride)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_177_538
+    assert network.encoder(torch.zeros(1, 3, 64, 64))[-1].shape[2:] == (size, size)
+    assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_resnet18_refuses_other_output_strides() -> None:
+    with pytest.raises(UsageError, match="output_stride"):
+        ResNet18(1, 2, output_stride=4)
