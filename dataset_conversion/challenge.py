@@ -123,6 +123,10 @@ class Submission:
         affine: Voxel to world, for challenges of one fixed grid.
         affine_tolerance: Largest difference between the entries of a prediction's affine and its image's [mm].
         container: Whether the test phase takes a container in place of predictions.
+        container_channels: Endings of the files in a case's folder, ``t1n`` of ``CASE/CASE-t1n.nii.gz``, in the order
+            of the channels, as a container gets them; empty where it gets one file per case.
+        tasks: Folders in the archive and the values of each, where one archive holds several tasks; ``file_name`` is
+            then the path inside such a folder.
         note: What users must know beside that, one line; empty for most.
     """
 
@@ -135,6 +139,8 @@ class Submission:
     affine: tuple[tuple[float, ...], ...] | None = None
     affine_tolerance: float = 1e-3
     container: bool = False
+    container_channels: tuple[str, ...] = ()
+    tasks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     note: str = ""
 
 
