@@ -6,10 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Volume
+from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Submission, Volume
 from nnunet_kd.errors import UsageError
 
 _SOURCE = "a folder like Task04_Hippocampus, with dataset.json, imagesTr, labelsTr and perhaps imagesTs"
+
+# The ten task folders, as a submission must hold them, and the values that the masks of each may have
+# (numbers of classes: table 1 of https://doi.org/10.1038/s41467-022-30695-9).
+TASKS: Mapping[str, tuple[int, ...]] = {
+    "Task01_BrainTumour": (0, 1, 2, 3),
+    "Task02_Heart": (0, 1),
+    "Task03_Liver": (0, 1, 2),
+    "Task04_Hippocampus": (0, 1, 2),
+    "Task05_Prostate": (0, 1, 2),
+    "Task06_Lung": (0, 1),
+    "Task07_Pancreas": (0, 1, 2),
+    "Task08_HepaticVessel": (0, 1, 2),
+    "Task09_Spleen": (0, 1),
+    "Task10_Colon": (0, 1),
+}
 
 _ENDING = ".nii.gz"
 _REQUIRED = ("name", "modality", "labels", "training")
@@ -27,14 +42,14 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
         source: The task's folder.
 
     Raises:
-        UsageError: If this is no task folder, or a task of several channels.
+        UsageError: If this is no task folder.
     """
     listing = _listing(source)
-    _refuse_several_channels(listing, source)
+    n_channels = _n_channels(listing, source)
     listed_tests = listing.get("test", []) if (source / "imagesTs").is_dir() else []
     try:
-        training = [_training_case(source, entry) for entry in listing["training"]]
-        test = [_test_case(source, entry) for entry in listed_tests]
+        training = [_case(source, entry["image"], entry["label"], n_channels) for entry in listing["training"]]
+        test = [_case(source, entry, None, n_channels) for entry in listed_tests]
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:  # also "\0" and links in a circle
         raise UsageError(
             f"expected training entries with image and label, and test entries of one path, in "
@@ -58,25 +73,23 @@ def _listing(source: Path) -> dict[str, Any]:
     return dict(listing)
 
 
-def _refuse_several_channels(listing: Mapping[str, Any], source: Path) -> None:
+def _n_channels(listing: Mapping[str, Any], source: Path) -> int:
     modalities = listing["modality"]
-    if not isinstance(modalities, dict) or "0" not in modalities or not isinstance(listing["labels"], dict):
+    numbered = (
+        isinstance(modalities, dict) and bool(modalities) and set(modalities) == set(map(str, range(len(modalities))))
+    )
+    if not numbered or not isinstance(listing["labels"], dict):
         raise UsageError(
             f'expected modality like {{"0": "MRI"}} and labels like {{"0": "background"}} in '
             f"{source / 'dataset.json'}, got {modalities!r:.80} and {listing['labels']!r:.80}"
         )
-    if len(modalities) != 1:
-        names = ", ".join(map(str, modalities.values()))
-        raise UsageError(
-            f"expected a task of one channel, but {source.resolve().name} has {len(modalities)} ({names}); "
-            f"type nnUNetv2_convert_MSD_dataset -i {source} for such tasks"
-        )
+    return len(modalities)
 
 
 def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
     folder = re.fullmatch(r"Task(\d+)_(\w+)", source.resolve().name)
     number, name = (int(folder[1]), folder[2]) if folder else (None, str(listing["name"]))
-    modality = str(listing["modality"]["0"]).strip()
+    names = [str(listing["modality"][str(channel)]).strip() for channel in range(len(listing["modality"]))]
     try:
         # the published listings put the value first and spell a key "relase"
         labels = {
@@ -87,7 +100,7 @@ def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
         return DatasetDescription(
             dataset_id=number,
             name=re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_"),
-            channel_names=("CT" if modality.upper() == "CT" else modality,),
+            channel_names=tuple("CT" if name.upper() == "CT" else name for name in names),
             labels=labels,
             licence=str(listing.get("licence", "CC-BY-SA 4.0")).strip(),
             reference=str(listing.get("reference", "")).strip() or "http://medicaldecathlon.com",
@@ -99,18 +112,12 @@ def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
         raise UsageError(f"expected a Decathlon listing in {source / 'dataset.json'}: {error}") from error
 
 
-def _training_case(source: Path, entry: Mapping[str, str]) -> Case:
-    image, label = _inside(source, entry["image"]), _inside(source, entry["label"])
-    return Case(name=_case_name(image), images=(Volume(path=image),), label=label)
-
-
-def _test_case(source: Path, entry: str) -> Case:
-    image = _inside(source, entry)
-    return Case(name=_case_name(image), images=(Volume(path=image),), label=None)
-
-
-def _case_name(image: Path) -> str:
-    return image.name.removesuffix(_ENDING)
+def _case(source: Path, image: str, label: str | None, n_channels: int) -> Case:
+    path = _inside(source, image)
+    # the channels of a task that has several lie along the fourth axis of one file
+    volumes = tuple(Volume(path=path, index=channel if n_channels > 1 else None) for channel in range(n_channels))
+    labels = None if label is None else _inside(source, label)
+    return Case(name=path.name.removesuffix(_ENDING), images=volumes, label=labels)
 
 
 def _inside(source: Path, entry: str) -> Path:
@@ -121,10 +128,19 @@ def _inside(source: Path, entry: str) -> Path:
     return path
 
 
+def _file_name(case: str) -> str:
+    return f"{case}{_ENDING}"
+
+
 CHALLENGES = {
     "decathlon": Challenge(
-        summary="Medical Segmentation Decathlon, one task folder (3-D tasks of one channel)",
+        summary="Medical Segmentation Decathlon, one of the ten task folders",
         source=_SOURCE,
         read_source=read_source,
+        submission=Submission(
+            file_name=_file_name,
+            label_values={value: value for value in range(4)},
+            note="one zip holds the folders of all ten tasks, each with one mask per image in imagesTs",
+        ),
     )
 }
