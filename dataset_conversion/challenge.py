@@ -29,12 +29,16 @@ class Case:
         images: One per channel, in the order of the description's ``channel_names``.
         label: The label map, ``None`` for a test case.
         patient: Cases of one patient never stand in two folds; the case's own name where it is empty.
+        label_layers: Masks, and the organisers' value that each stands for, painted one over the other to make up the
+            label map: where a mask is not 0, its value replaces what lies below. ``label`` is then the first of these
+            files. Empty where ``label`` is the whole map.
     """
 
     name: str
     images: tuple[Volume, ...]
     label: Path | None
     patient: str = ""
+    label_layers: tuple[tuple[Path, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
