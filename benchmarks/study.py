@@ -218,7 +218,8 @@ def trainings(settings: Mapping[str, Any], dataset: str, place: Workplace, given
 
     Args:
         settings: ``configuration``, ``budget`` (options) and ``arms``: per name ``options``, ``seeds``, and if it has
-            teachers ``teachers``: ``given``, or the name of an arm whose seed 0 teaches. ``fold`` if it is not 0.
+            teachers ``teachers``: ``given``, or the name of an arm whose seed 0 teaches. ``fold`` if it is not 0,
+            ``against`` if it is compared with another arm than ``control``.
         dataset: ``DatasetXXX_Name``.
         place: Where it runs.
         given: Model folders for ``given``.
@@ -308,4 +309,4 @@ def main(name: str, description: str, run: Callable[[Workplace, argparse.Namespa
         return
     from study_report import load, write
 
-    write(name, load(results, settings["arms"]), settings["control"])
+    write(name, load(results, settings["arms"]), settings)

@@ -1,4 +1,4 @@
-"""Table and picture of a benchmark's arms against its control, written into docs/benchmarks.md."""
+"""Table and picture of a benchmark's arms against their controls, written into docs/benchmarks.md."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_kd.evaluation.statistics import average_runs, mean_with_interval, paired_difference
+from nnunet_kd.evaluation.statistics import Difference, average_runs, mean_with_interval, paired_difference
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
@@ -33,11 +33,13 @@ def scores(runs: Sequence[Mapping[str, Any]], structure: str | None = None) -> N
     return np.array([[np.mean([run["dice"][case][name] for name in names]) for case in cases] for run in runs])
 
 
-def matched(runs: Runs, arm: str, control: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the scores per case of an arm and of its control, averaged over the seeds that both have."""
-    seeds = {run["seed"] for run in runs[arm]} & {run["seed"] for run in runs[control]}
+def against(runs: Runs, arm: str, control: str) -> Difference | None:
+    """Return the paired difference of an arm to its control over the seeds that both have; ``None`` without any."""
+    seeds = {run["seed"] for run in runs[arm]} & {run["seed"] for run in runs.get(control, ())}
+    if arm == control or not seeds:
+        return None
     own, other = ([run for run in runs[name] if run["seed"] in seeds] for name in (arm, control))
-    return average_runs(scores(own)), average_runs(scores(other))
+    return paired_difference(average_runs(scores(own)), average_runs(scores(other)))
 
 
 def interval(estimate: Any, *, signed: bool = False) -> str:  # noqa: ANN401  # Estimate or Difference
@@ -46,27 +48,24 @@ def interval(estimate: Any, *, signed: bool = False) -> str:  # noqa: ANN401  # 
     return f"{estimate.value:{sign}.4f} [{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
 
 
-def table(runs: Runs, control: str) -> str:
-    """Return the Markdown table, every arm against the control over the seeds both have."""
+def table(runs: Runs, controls: Mapping[str, str]) -> str:
+    """Return the Markdown table, every arm against its control over the seeds both have."""
     structures = list(next(iter(next(iter(runs.values()))[0]["dice"].values())))
     head = ("arm", "parameters", "seeds", f"Dice {' / '.join(structures)}", "mean Dice [95 %]", "per seed")
-    lines = ["| " + " | ".join((*head, f"against {control}, same seeds [95 %]", "p", "seconds per run")) + " |"]
-    lines.append("|" + "---|" * 9)
+    head += ("against", "difference, same seeds [95 %]", "p", "seconds per run")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, own in runs.items():
         cells = [arm, f"{own[0]['parameters']:,}", str(len(own))]
         cells.append(" / ".join(f"{scores(own, structure).mean():.4f}" for structure in structures))
         cells.append(interval(mean_with_interval(average_runs(scores(own)))))
         cells.append(", ".join(f"{run.mean():.4f}" for run in scores(own)))
-        if arm == control or not {run["seed"] for run in own} & {run["seed"] for run in runs[control]}:
-            cells += ["", ""]
-        else:
-            difference = paired_difference(*matched(runs, arm, control))
-            cells += [interval(difference, signed=True), f"{difference.p:.3g}"]
+        found = against(runs, arm, controls[arm])
+        cells += [controls[arm], interval(found, signed=True), f"{found.p:.3g}"] if found else ["", "", ""]
         lines.append("| " + " | ".join([*cells, f"{np.mean([run['seconds'] for run in own]):.0f}"]) + " |")
     return "\n".join(lines)
 
 
-def draw(runs: Runs, control: str, path: Path) -> None:
+def draw(runs: Runs, controls: Mapping[str, str], path: Path) -> None:
     """Draw every arm: dots are seeds, bars the 95 % interval over cases; right, the paired differences."""
     from matplotlib.figure import Figure
 
@@ -79,24 +78,35 @@ def draw(runs: Runs, control: str, path: Path) -> None:
         error = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
         means.errorbar(estimate.value, y, xerr=error, fmt="|", ms=14, color="#0072B2", capsize=3)
         means.plot(own.mean(axis=1), y + np.linspace(-0.12, 0.12, len(own)), "o", color="#D55E00", ms=4)
-        if arm != control and {run["seed"] for run in runs[arm]} & {run["seed"] for run in runs[control]}:
-            difference = paired_difference(*matched(runs, arm, control))
+        if difference := against(runs, arm, controls[arm]):
             error = [[difference.value - difference.low], [difference.high - difference.value]]
             fill = "#D55E00" if len(runs[arm]) > 1 else "white"
             pairs.errorbar(difference.value, y, xerr=error, fmt="D", mfc=fill, color="#D55E00", capsize=3, ms=6)
     means.set_yticks(range(len(arms)), [f"{arm}  ({len(runs[arm])})" for arm in arms])
     means.set_xlabel("mean Dice; dots: seeds, bar: 95 % interval over cases")
     pairs.axvline(0, color="black", lw=0.8)
-    pairs.set_xlabel(f"against {control}, same seeds; hollow: one seed")
+    usual = max(set(controls.values()), key=list(controls.values()).count)
+    others = {arm: control for arm, control in controls.items() if control != usual}
+    pairs.set_xlabel(
+        "\n".join(
+            [f"against {usual}, same seeds; hollow: one seed", *(f"{arm}: against {c}" for arm, c in others.items())]
+        )
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
-def write(name: str, runs: Runs, control: str) -> None:
-    """Replace what stands between a benchmark's markers in docs/benchmarks.md, and draw its picture."""
-    picture = PAGE.parent / "images" / f"{name}.png"
-    draw(runs, control, picture)
-    body = f"{table(runs, control)}\n\n![{name}](images/{name}.png)"
+def write(name: str, runs: Runs, settings: Mapping[str, Any]) -> None:
+    """Replace what stands between a benchmark's markers in docs/benchmarks.md, and draw its picture.
+
+    Args:
+        name: Of the benchmark.
+        runs: Finished runs by arm.
+        settings: Of the benchmark; an arm is compared with ``against`` where it has one, else with ``control``.
+    """
+    controls = {arm: settings["arms"][arm].get("against", settings["control"]) for arm in runs}
+    draw(runs, controls, PAGE.parent / "images" / f"{name}.png")
+    body = f"{table(runs, controls)}\n\n![{name}](images/{name}.png)"
     replace_marked(name.replace("_", " "), body)
     print(body)
 
