@@ -6,6 +6,20 @@ from nnunet_kd.dataset_conversion.challenge import Challenge
 
 MODULES: dict[str, str] = {
     "decathlon": "nnunet_kd.dataset_conversion.decathlon",
+    "brats2018": "nnunet_kd.dataset_conversion.brats",
+    "brats2019": "nnunet_kd.dataset_conversion.brats",
+    "brats2020": "nnunet_kd.dataset_conversion.brats",
+    "brats2021": "nnunet_kd.dataset_conversion.brats",
+    "brats2023": "nnunet_kd.dataset_conversion.brats",
+    "brats2023-men": "nnunet_kd.dataset_conversion.brats",
+    "brats2023-met": "nnunet_kd.dataset_conversion.brats",
+    "brats2023-ped": "nnunet_kd.dataset_conversion.brats",
+    "brats2023-ssa": "nnunet_kd.dataset_conversion.brats",
+    "brats2024": "nnunet_kd.dataset_conversion.brats",
+    "brats2024-met": "nnunet_kd.dataset_conversion.brats",
+    "brats2024-ped": "nnunet_kd.dataset_conversion.brats",
+    "brats2024-ssa": "nnunet_kd.dataset_conversion.brats",
+    "brats-pool": "nnunet_kd.dataset_conversion.brats",
 }
 
 
