@@ -20,6 +20,13 @@ MODULES: dict[str, str] = {
     "brats2024-ped": "nnunet_kd.dataset_conversion.brats",
     "brats2024-ssa": "nnunet_kd.dataset_conversion.brats",
     "brats-pool": "nnunet_kd.dataset_conversion.brats",
+    "kits19": "nnunet_kd.dataset_conversion.kits",
+    "kits21": "nnunet_kd.dataset_conversion.kits",
+    "kits21-or": "nnunet_kd.dataset_conversion.kits",
+    "kits21-and": "nnunet_kd.dataset_conversion.kits",
+    "kits23": "nnunet_kd.dataset_conversion.kits",
+    "lits17": "nnunet_kd.dataset_conversion.lits",
+    "acdc": "nnunet_kd.dataset_conversion.acdc",
 }
 
 
