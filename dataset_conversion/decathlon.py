@@ -140,6 +140,7 @@ CHALLENGES = {
         submission=Submission(
             file_name=_file_name,
             label_values={value: value for value in range(4)},
+            tasks={task: {value: value for value in values} for task, values in TASKS.items()},
             note="one zip holds the folders of all ten tasks, each with one mask per image in imagesTs",
         ),
     )

@@ -1,5 +1,6 @@
 """Folders that appear complete or not at all, and never in place of somebody else's."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -59,6 +60,43 @@ def work_folder(target: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextmanager
+def continued_folder(target: Path, key: str) -> Iterator[Path]:
+    """Give the folder beside ``target`` that an interrupted run of the same key left, or an empty one.
+
+    What a kill, a power cut, ctrl-C or ``SystemExit`` ends leaves its folder to the next run; any other
+    exception, and the normal end, remove it. Folders of other keys are cleared as by :func:`work_folder`. While
+    another run works under this key, and on systems without ``flock``, the folder is a new one.
+
+    What a power cut left may be torn: check it before using it.
+
+    Args:
+        target: The folder to be written.
+        key: Names the work; equal only where what was finished can be used.
+
+    Raises:
+        OSError: If the place may not be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    name = f".{target.name}{_WORK}{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    _clear_leftovers(target, spare=name)
+    work, lock = _claim(target.parent / name)
+    interrupted = False
+    try:
+        if (work / "old").exists():
+            _put_back(work, target)
+            shutil.rmtree(work / "old", ignore_errors=True)  # still there only where its successor stands
+        yield work
+    except (KeyboardInterrupt, SystemExit):
+        interrupted = lock is not None
+        raise
+    finally:
+        if not interrupted:
+            shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
 def move_into_place(new: Path, target: Path) -> None:
     """Give a finished folder inside a :func:`work_folder` its name; an earlier one is moved aside first.
 
@@ -92,12 +130,30 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def _clear_leftovers(target: Path) -> None:
+def _claim(work: Path) -> tuple[Path, int | None]:
+    """Make or take over a folder and lock it; make another where somebody else has the lock."""
+    work.mkdir(exist_ok=True)
+    lock = _lock(work)
+    with suppress(OSError):
+        # else the one who had the lock removed the folder between the two lines above
+        if lock is not None and os.path.samestat(os.fstat(lock), work.stat()):
+            return work, lock
+    if lock is not None:
+        os.close(lock)
+    other = Path(tempfile.mkdtemp(prefix=f"{work.name}-", dir=work.parent))
+    return other, _lock(other)
+
+
+def _put_back(work: Path, target: Path) -> None:
+    # killed between the two renames: the old folder is the only whole one that was asked to exist
+    if (work / "old").exists() and not os.path.lexists(target):
+        (work / "old").rename(target)
+
+
+def _clear_leftovers(target: Path, spare: str = "") -> None:
     for work in target.parent.iterdir():
-        if not work.name.startswith(f".{target.name}{_WORK}") or (lock := _lock(work)) is None:
+        if work.name == spare or not work.name.startswith(f".{target.name}{_WORK}") or (lock := _lock(work)) is None:
             continue
-        # killed between the two renames: the old folder is the only whole one that was asked to exist
-        if (work / "old").exists() and not os.path.lexists(target):
-            (work / "old").rename(target)
+        _put_back(work, target)
         os.close(lock)
         shutil.rmtree(work, ignore_errors=True)

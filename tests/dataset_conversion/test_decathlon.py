@@ -81,12 +81,6 @@ def test_folder_of_another_name_needs_a_number(
     assert (nnunet_raw / "Dataset005_Hippocampus").is_dir()
 
 
-def test_tasks_of_several_channels_are_refused_by_name(decathlon_task: Task) -> None:
-    source = decathlon_task("Task05_Prostate", modality={"0": "T2", "1": "ADC"})
-    with pytest.raises(UsageError, match=r"Task05_Prostate has 2 \(T2, ADC\)"):
-        read_source(source)
-
-
 def test_planted_fault_is_listed_with_its_case(
     decathlon_task: Task, nnunet_raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

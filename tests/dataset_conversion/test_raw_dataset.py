@@ -13,7 +13,9 @@ import pytest
 
 from nnunet_kd.cases import FaultyCasesError
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription, Volume
-from nnunet_kd.dataset_conversion.raw_dataset import check_case, write_raw_dataset
+from nnunet_kd.dataset_conversion.checking import check_case
+from nnunet_kd.dataset_conversion.placing import Form
+from nnunet_kd.dataset_conversion.raw_dataset import Job, write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 DESCRIPTION = DatasetDescription(
@@ -51,9 +53,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     raw.mkdir()
 
     def run(cases: list[Case], **options: Any) -> Path:
-        return write_raw_dataset(
-            options.pop("description", DESCRIPTION), cases, raw, source=tmp_path / "source", **options
-        )
+        settings = {"description": DESCRIPTION, "raw_folder": raw, "source": tmp_path / "source"} | options
+        return write_raw_dataset(Job(cases=cases, **settings))
 
     return run
 
@@ -107,13 +108,13 @@ def test_description_is_complete(cases: list[Case], write: Callable[..., Path]) 
 def test_conversion_can_be_traced_to_its_source(cases: list[Case], write: Callable[..., Path]) -> None:
     record = json.loads((write(cases, command="typed") / "conversion.json").read_text())
     assert record["command"] == "typed"
-    assert record["counts"] == {"training": 2, "test": 1, "skipped": 0}
+    assert record["counts"] == {"training": 2, "test": 1, "skipped": 0, "written_anew": 2, "taken_over": 0}
     assert record["sha256"]["a_seg.nii.gz"] == hashlib.sha256(cases[0].label.read_bytes()).hexdigest()  # type: ignore[union-attr]
     assert len(record["sha256"]) == 8
 
 
 def test_links_lead_to_the_source(cases: list[Case], write: Callable[..., Path]) -> None:
-    link = write(cases, transfer="link") / "imagesTr" / "a_0000.nii.gz"
+    link = write(cases, form=Form(transfer="link")) / "imagesTr" / "a_0000.nii.gz"
     assert link.is_symlink()
     assert link.resolve() == cases[0].images[0].path.resolve()
 
@@ -155,9 +156,12 @@ def test_faulty_cases_can_be_left_out(cases: list[Case], write: Callable[..., Pa
     assert "is missing" in json.loads((folder / "conversion.json").read_text())["skipped"]["a"]
 
 
-def test_data_set_without_a_training_case_is_refused(cases: list[Case], write: Callable[..., Path]) -> None:
+def test_data_set_whose_training_cases_are_all_faulty_is_refused(
+    cases: list[Case], write: Callable[..., Path]
+) -> None:
+    cases[0].images[0].path.unlink()
     with pytest.raises(UsageError, match="at least one faultless training case"):
-        write(cases[2:])
+        write([cases[0], cases[2]], skip_faulty=True)
 
 
 def test_name_given_twice_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
@@ -198,7 +202,7 @@ def test_source_in_the_target_is_never_replaced(
     source.mkdir(exist_ok=True)
     before = sorted((tmp_path / "raw").rglob("*"))
     with pytest.raises(UsageError, match="outside of"):
-        write_raw_dataset(DESCRIPTION, cases, tmp_path / "raw", source=source, overwrite=True, transfer="link")
+        write(cases, source=source, overwrite=True, form=Form(transfer="link"))
     assert sorted((tmp_path / "raw").rglob("*")) == before
 
 
