@@ -15,6 +15,10 @@ EXAMPLE = (
 )
 
 
+# the keys of score_sets.SCORE_SETS, whose module loads what the help need not
+SCORES = ("nnunet", "hlfd", "brats2023", "brats2023-men", "brats2023-met", "kits23", "lits17", "msd", "acdc")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     add = parser.add_argument
@@ -37,9 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--teacher", metavar="ARM", help="far end of the gap (default: teacher if present)")
     add(
         "--scores",
-        choices=("nnunet", "hlfd"),
+        choices=SCORES,
         default="nnunet",
-        help="nnunet: Dice, HD95, surface Dice (default); hlfd: that paper's own Dice, VOE and RVD, from probabilities",
+        help="nnunet: Dice, HD95, surface Dice (default); hlfd: that paper's own Dice, VOE and RVD, from "
+        "probabilities; others: that challenge's own, with its rule for empty masks (brats2023 is of GLI, SSA and PED)",
     )
     add("--tolerance", nargs="+", default=["1.0"], metavar="MM", help="of the surface Dice; 2.0, or also 1.0 liver=3.0")
     add("--dataset-json", type=Path, metavar="FILE", help="names of labels or regions (default: beside the reference)")

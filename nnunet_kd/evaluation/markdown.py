@@ -112,6 +112,22 @@ def _metric_table(report: Report, metric: Metric) -> list[str]:
     return [f"## {_title(metric)} ({_BEST[metric.higher_is_better]})", "", *_table(head, rows, n_text=2)]
 
 
+def _pooled_table(report: Report) -> list[str]:
+    pooled = report.scores.pooled
+    if pooled is None:
+        return []
+    rows = []
+    for number, structure in enumerate(report.cases.scheme.structures):
+        for arm in report.arms.values():
+            found = [run.pooled[number] for run in arm.runs if run.pooled is not None]
+            means = np.mean(found, axis=0) if found else np.full(len(pooled.metrics), np.nan)
+            cells = [_number(value, metric) for value, metric in zip(means, pooled.metrics, strict=True)]
+            rows.append([structure.name, arm.name, *cells])
+    head = ["structure", "arm", *(_title(metric) for metric in pooled.metrics)]
+    note = "One number for all cases, not a mean over cases: no interval and no test. Several runs: their mean."
+    return ["## All cases together", "", note, "", *_table(head, rows, n_text=2)]
+
+
 def finding(arm: str, baseline: str, difference: Difference, metric: Metric) -> str:
     """Say in one sentence what a difference shows; its form is the same whatever was found."""
     text = f"**{arm} minus {baseline}**: {with_interval(difference, metric, signed=True)} {metric.unit}".rstrip()
@@ -224,5 +240,6 @@ def to_markdown(report: Report) -> str:
     ]
     for metric in (metric for metric in report.scores.metrics if metric.name in known):
         lines += _metric_table(report, metric)
+    lines += _pooled_table(report)
     sources = [[arm.name, "<br>".join(arm.sources)] for arm in report.arms.values()]
     return "\n".join([*lines, *_how(report), "## Sources", "", *_table(["arm", "predictions"], sources, n_text=2)])

@@ -165,7 +165,9 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 def _chosen_scores(comparison: Comparison) -> ScoreSet:
     scores = score_set(comparison.scores)
     if not scores.has_tolerance and (comparison.tolerances or comparison.tolerance != Comparison.tolerance):
-        raise UsageError(f"--tolerance is of the surface Dice, which --scores {scores.name} lacks; leave it out")
+        raise UsageError(
+            f"--tolerance is of the surface Dice of --scores nnunet, --scores {scores.name} takes none; leave it out"
+        )
     return scores
 
 
@@ -201,6 +203,8 @@ def compare(comparison: Comparison) -> Report:
         runs, reference=comparison.reference, dataset_json=comparison.dataset_json, wanted=comparison.cases
     )
     cases = replace(cases, scheme=with_tolerances(cases.scheme, comparison.tolerance, comparison.tolerances))
+    if scores.fit is not None:
+        cases = replace(cases, scheme=scores.fit(cases.scheme, cases.scheme_source))
     check_scores(runs, cases, scores)
     patients = _patients(comparison, cases)
     costs = {arm: read_model_cost(open_model_folder(folder)) for arm, folder in comparison.models.items()}
@@ -286,6 +290,19 @@ def _records(report: Report) -> list[tuple[Any, ...]]:
     ]
 
 
+def pooled_records(report: Report) -> list[dict[str, Any]]:
+    """Return the scores of all cases together, one by one: arm, run, class, metric, value."""
+    metrics = report.scores.pooled.metrics if report.scores.pooled else ()
+    return [
+        {"arm": arm.name, "run": number, "class": structure, "metric": metric.name, "value": float(run.pooled[j, k])}
+        for arm in report.arms.values()
+        for number, run in enumerate(arm.runs)
+        if run.pooled is not None
+        for j, structure in enumerate(run.structures)
+        for k, metric in enumerate(metrics)
+    ]
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401  # any nesting of containers and numbers
     """Replace what JSON cannot hold, ``nan`` and infinities, by ``None``."""
     if isinstance(value, Mapping):
@@ -319,7 +336,12 @@ def to_json(report: Report) -> dict[str, Any]:
         "rows": [asdict(row) for row in report.rows],
         "scores": [dict(zip(COLUMNS, record, strict=True)) for record in _records(report)],
     }
+    if report.scores.name != "nnunet":
+        content["score_set"] = report.scores.name
     if report.scores.caution:
-        content |= {"score_set": report.scores.name, "caution": report.scores.caution}
+        content["caution"] = report.scores.caution
+    if report.scores.pooled:
+        content["pooled_metrics"] = [asdict(metric) for metric in report.scores.pooled.metrics]
+        content["pooled"] = pooled_records(report)
     plain: dict[str, Any] = _plain(content)
     return plain

@@ -18,8 +18,18 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.labels import LabelScheme
 from nnunet_kd.hardware import n_cores
 
-# name of a set: module that holds it as SCORES
-SCORE_SETS = {"nnunet": "nnunet_kd.evaluation.scores", "hlfd": "nnunet_kd.evaluation.hlfd_scores"}
+# name of a set: module and name in it
+SCORE_SETS = {
+    "nnunet": "nnunet_kd.evaluation.scores:SCORES",
+    "hlfd": "nnunet_kd.evaluation.hlfd_scores:SCORES",
+    "brats2023": "nnunet_kd.evaluation.brats2023_scores:SCORES",
+    "brats2023-men": "nnunet_kd.evaluation.brats2023_scores:MEN",
+    "brats2023-met": "nnunet_kd.evaluation.brats2023_scores:MET",
+    "kits23": "nnunet_kd.evaluation.kits23_scores:SCORES",
+    "lits17": "nnunet_kd.evaluation.lits17_scores:SCORES",
+    "msd": "nnunet_kd.evaluation.msd_scores:SCORES",
+    "acdc": "nnunet_kd.evaluation.acdc_scores:SCORES",
+}
 
 _START_UP = 20.0  # seconds in which new processes load torch and MONAI
 
@@ -51,6 +61,22 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """Scores of all cases taken together, which are no mean over cases.
+
+    Attributes:
+        metrics: In order.
+        n_counts: So many columns follow a case's metrics in what ``score_files`` returns.
+        combine: From these, ``(case, structure, count)``, to ``(structure, metric)``, ``nan`` where
+            there is no score.
+    """
+
+    metrics: tuple[Metric, ...]
+    n_counts: int
+    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreSet:
     """Scores that belong together.
 
@@ -62,8 +88,11 @@ class ScoreSet:
         notes: How the scores are made, a line each.
         check_files: Raises ``UsageError`` where predictions lack what the scores need, given the name
             of their source, the file of each case and the scheme. Such scores are not in a summary.json either.
-        has_tolerance: Whether one of them depends on the structures' tolerances.
+        has_tolerance: Whether one of them depends on the structures' tolerances, which the user may set.
         caution: What must be read beside every number; empty for most.
+        fit: From the scheme of the data set and where it comes from to what is scored in its place; raises
+            ``UsageError`` where that is not to be found. ``None`` scores the data set's own structures.
+        pooled: Scores of all cases taken together, if there are any.
     """
 
     name: str
@@ -73,6 +102,8 @@ class ScoreSet:
     check_files: Callable[[str, Mapping[str, Path], LabelScheme], None] | None = None
     has_tolerance: bool = False
     caution: str = ""
+    fit: Callable[[LabelScheme, str], LabelScheme] | None = None
+    pooled: Pooled | None = None
 
 
 def score_set(name: str = "nnunet") -> ScoreSet:
@@ -83,7 +114,8 @@ def score_set(name: str = "nnunet") -> ScoreSet:
     """
     if name not in SCORE_SETS:
         raise UsageError(f"expected one of {', '.join(SCORE_SETS)} for --scores, got '{name}'")
-    found: ScoreSet = import_module(SCORE_SETS[name]).SCORES
+    module, _, attribute = SCORE_SETS[name].partition(":")
+    found: ScoreSet = getattr(import_module(module), attribute)
     return found
 
 
@@ -96,12 +128,14 @@ class RunScores:
         structures: Names, in order.
         metrics: Names of those that were computed, in order.
         values: ``(case, structure, metric)``, ``nan`` where there is no score.
+        pooled: ``(structure, pooled metric)`` over all cases, if the set has such.
     """
 
     cases: tuple[str, ...]
     structures: tuple[str, ...]
     metrics: tuple[str, ...]
     values: NDArray[np.float64]
+    pooled: NDArray[np.float64] | None = None
 
 
 def _map(
@@ -154,12 +188,14 @@ def score_runs(
     results = iter(_map(partial(scores.score_files, scheme=scheme), tasks, n_processes))
     names = tuple(structure.name for structure in scheme.structures)
     metrics = tuple(metric.name for metric in scores.metrics)
+    found = {key: np.stack([next(results) for _ in reference]) for key in runs}
     return {
         key: RunScores(
             cases=tuple(reference),
             structures=names,
             metrics=metrics,
-            values=np.stack([next(results) for _ in reference]),
+            values=values[:, :, : len(metrics)],
+            pooled=scores.pooled.combine(values[:, :, len(metrics) :]) if scores.pooled else None,
         )
-        for key in runs
+        for key, values in found.items()
     }
