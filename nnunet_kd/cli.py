@@ -26,6 +26,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "postprocess": ("nnunet_kd.postprocessing.command", "apply a challenge's published rules to predictions"),
     "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),
     "convert": ("nnunet_kd.dataset_conversion.command", "turn a challenge's download into an nnU-Net data set"),
+    "submit": (
+        "nnunet_kd.dataset_conversion.submit_command",
+        "turn predictions into the file that a challenge's organisers take",
+    ),
     "doctor": ("nnunet_kd.doctor", "check the installation and say how to mend each fault"),
     "demo": ("nnunet_kd.phantoms.command", "from nothing to a comparison report in ten minutes"),
 }
