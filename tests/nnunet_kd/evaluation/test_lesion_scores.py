@@ -114,7 +114,8 @@ def test_many_lesions_agree_with_the_definition(seed: int) -> None:
     reference, prediction = np.zeros((2, 30, 24, 20), dtype=bool)
     for mask, n_blobs in ((reference, 9), (prediction, 12)):
         for corner in random.integers(0, (30, 24, 20), size=(n_blobs, 3)):
-            mask[tuple(slice(start, start + length) for start, length in zip(corner, random.integers(1, 5, 3)))] = True
+            ends = corner + random.integers(1, 5, size=3)
+            mask[tuple(slice(start, end) for start, end in zip(corner, ends, strict=True))] = True
     expected = slow(reference, prediction, (1.0, 2.0, 1.5), rules)
     found = lesion_scores(reference, prediction, spacing=(1.0, 2.0, 1.5), rules=rules)
     assert expected.n_lesions > 1
