@@ -141,6 +141,16 @@ def test_planted_fault_is_listed_with_its_case(
     assert list(nnunet_raw.iterdir()) == []
 
 
+def test_label_with_the_header_of_its_volume_is_accepted(download: Path, nnunet_raw: Path) -> None:
+    """What the documentation says to do about such a label."""
+    _save_label_of_no_place(download / BATCHES[0])
+    path = download / BATCHES[0] / "segmentation-1.nii"
+    image, label = nibabel.load(path.with_name("volume-1.nii")), nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(label.dataobj.get_unscaled(), image.affine), download / "mended-1.nii")  # type: ignore[attr-defined]
+    (download / "mended-1.nii").replace(path)
+    assert _convert(download) == 0
+
+
 def test_folder_without_volumes_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"volume-0\.nii.*unpack the archives"):
         CHALLENGES["lits17"].read_source(tmp_path)
