@@ -75,7 +75,7 @@ def find_test_images(folder: Path, challenge: Challenge) -> tuple[dict[str, Path
         _, cases = challenge.read_source(folder)
     except UsageError as error:
         raise UsageError(
-            f"expected nnU-Net's imagesTs (CASE_0000.nii.gz) or {challenge.source} at {folder} ({error}); check --images"
+            f"expected nnU-Net's imagesTs (CASE_0000.nii.gz) or {challenge.source} at {folder}: {error}"
         ) from error
     images = {case.name: case.images[0].path for case in cases}
     unlabelled = tuple(case.name for case in cases if case.label is None)

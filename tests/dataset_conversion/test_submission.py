@@ -321,7 +321,7 @@ def test_the_organisers_folder_serves_as_test_images(submit: Callable[..., Any],
     assert _image(_opened(archive)["result/CASE-001.nii.gz"]).shape == SHAPE
     status, printed, _ = submit("--check", images=tmp_path / "predictions")
     assert status == 2
-    assert "check --images" in printed
+    assert "expected nnU-Net's imagesTs (CASE_0000.nii.gz) or a folder with SCAN_*" in printed
 
 
 def test_without_images_the_own_header_is_kept_and_it_is_said(submit: Callable[..., Any]) -> None:
