@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 from zlib import error as ZlibError  # noqa: N812  # an exception, named like a function
 
 from tqdm import tqdm
@@ -92,10 +92,9 @@ class _Zip:
                 kind = "a link or device"
             if entry.flag_bits & 1:
                 kind = "encrypted"
-            year, *rest = entry.date_time
             try:
-                time = datetime(max(year, 1980), *rest, tzinfo=timezone.utc).timestamp()  # type: ignore[arg-type]
-            except ValueError:
+                time = datetime(*entry.date_time).replace(tzinfo=timezone.utc).timestamp()
+            except ValueError:  # a day or month 0
                 time = 0.0
             yield _Member(entry.filename, kind, entry.file_size, time, entry)
 
@@ -231,7 +230,7 @@ def _unpack(reader: _Reader, members: list[_Member], root: Path, archive: Path) 
                 ) from error
 
 
-def _write(reader: _Reader, member: _Member, target: Path, bar: "tqdm[None]") -> None:
+def _write(reader: _Reader, member: _Member, target: Path, bar: "tqdm[Any]") -> None:
     written = 0
     with reader.open(member) as source, target.open("xb") as file:
         while block := source.read(_BLOCK):

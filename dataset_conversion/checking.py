@@ -46,6 +46,16 @@ class _Facts:
     type_: str = ""
 
 
+def label_files(case: Case) -> tuple[Path, ...]:
+    """Return the files that make up a case's label map."""
+    return tuple(path for path, _ in case.label_layers) or ((case.label,) if case.label else ())
+
+
+def volumes_of(case: Case) -> list[tuple[Path, int | None]]:
+    """Return every file of a case and which volume in it, the label map's last."""
+    return [(image.path, image.index) for image in case.images] + [(path, None) for path in label_files(case)]
+
+
 def check_case(case: Case, *, description: DatasetDescription, source: Path) -> CheckedCase:
     """Read a case's files once and list everything that is wrong with them.
 
@@ -57,12 +67,12 @@ def check_case(case: Case, *, description: DatasetDescription, source: Path) -> 
     faults: list[str] = []
     if len(case.images) != len(description.channel_names):
         faults.append(f"expected {len(description.channel_names)} images, got {len(case.images)}")
-    volumes = [(image.path, image.index) for image in case.images] + ([(case.label, None)] if case.label else [])
+    volumes = volumes_of(case)
     if len({(path.resolve(), index) for path, index in volumes}) != len(volumes):
         faults.append("names the same file twice")
     facts: dict[Path, _Facts] = {}
     for path in dict.fromkeys(path for path, _ in volumes):
-        allowed = description.source_values if path == case.label else None
+        allowed = description.source_values if path == case.label and not case.label_layers else None
         indices = [index for other, index in volumes if other == path]
         try:
             facts[path] = _facts(path, indices, allowed)
@@ -70,11 +80,15 @@ def check_case(case: Case, *, description: DatasetDescription, source: Path) -> 
         except Exception as error:  # noqa: BLE001
             faults.append(f"{path.name} in {path.parent.name}: {' '.join(str(error).split())}")
     faults += _geometry_faults(facts)
+    faults += [
+        f"paints label value {v}; expected only {sorted(description.source_values)}"
+        for v in sorted({value for _, value in case.label_layers} - set(description.source_values))
+    ]
     faults += [message for found in facts.values() for message in found.faults]
     if faults:
         return CheckedCase(tuple(faults))
     hashes = tuple((os.path.relpath(path, source), digest) for found in facts.values() for path, digest in found.hashes)
-    return CheckedCase((), hashes, facts[case.label].type_ if case.label else "")
+    return CheckedCase((), hashes, facts[case.label].type_ if case.label in facts else "")
 
 
 def _facts(path: Path, indices: list[int | None], allowed: Mapping[int, int] | None) -> _Facts:
@@ -83,8 +97,10 @@ def _facts(path: Path, indices: list[int | None], allowed: Mapping[int, int] | N
     image = read_image(path)
     _refuse_other_axes(image.stored.shape, indices)
     if allowed is None:
+        faults: tuple[str, ...] = ()
         finite = image.stored.dtype.kind != "f" or np.isfinite(image.stored).all()
-        faults = () if finite else (f"{path.name} in {path.parent.name}: has intensities that are not finite",)
+        if not finite:
+            faults = (f"{path.name} in {path.parent.name}: has intensities that are not finite",)
         type_ = ""
     else:
         faults, type_ = _label_faults(image, frozenset(allowed)), _label_type(image)
@@ -135,10 +151,8 @@ def _distinct(values: Any) -> list[float]:  # noqa: ANN401  # an array; numpy lo
     with np.errstate(invalid="ignore"):
         small = values.astype(np.uint8)
     if np.array_equal(small, values):  # counting is many times faster than sorting
-        found: list[float] = np.flatnonzero(np.bincount(small.ravel(order="K"), minlength=256)).tolist()
-        return found
-    sorted_values: list[float] = np.unique(values).tolist()
-    return sorted_values
+        return list(map(float, np.flatnonzero(np.bincount(small.ravel(order="K"), minlength=256))))
+    return list(map(float, np.unique(values)))
 
 
 def _label_type(image: Image) -> str:

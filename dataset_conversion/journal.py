@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.dataset_conversion.challenge import Case
+from nnunet_kd.dataset_conversion.checking import volumes_of
 from nnunet_kd.dataset_conversion.volumes import parts
 
 Stamp = list[list[Any]]
@@ -18,11 +19,10 @@ def stamp(case: Case, source: Path) -> Stamp | None:
         case: Which one.
         source: Folder the paths are relative to, so that an archive may be unpacked elsewhere the next time.
     """
-    volumes = [(image.path, image.index) for image in case.images] + ([(case.label, None)] if case.label else [])
     try:
         return [
             [os.path.relpath(part, source), index, part.stat().st_size, part.stat().st_mtime_ns]
-            for path, index in volumes
+            for path, index in volumes_of(case)
             for part in parts(path)
         ]
     except (OSError, ValueError):

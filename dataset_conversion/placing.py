@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
-from nnunet_kd.dataset_conversion.checking import CheckedCase
+from nnunet_kd.dataset_conversion.checking import CheckedCase, volumes_of
+from nnunet_kd.dataset_conversion.label_layers import painted
 from nnunet_kd.dataset_conversion.volumes import (
     WRITABLE,
     Image,
@@ -119,7 +120,10 @@ def place_case(
     for part in parts:
         by_source.setdefault(part.source, []).append(part)
     for origin, of_source in by_source.items():
-        image = read_image(origin) if any(part.reasons for part in of_source) else None
+        image = None
+        if any(part.reasons for part in of_source):
+            layered = case.label_layers and origin == case.label
+            image = painted(case.label_layers) if layered else read_image(origin)
         for part in of_source:
             destination = folder / part.target
             try:
@@ -146,7 +150,7 @@ def is_placed(placed: PlacedCase, folder: Path, case: Case) -> bool:
         folder: The data set's.
         case: Its files, for links.
     """
-    sources = {path.resolve() for path in (*(image.path for image in case.images), case.label) if path is not None}
+    sources = {path.resolve() for path, _ in volumes_of(case)}
     for path, digest in placed.files.items():
         file = folder / path
         if file.is_symlink():
@@ -182,7 +186,7 @@ def _parts(case: Case, checked: CheckedCase, description: DatasetDescription, fo
         target = f"images{role}/{case.name}_{number:04d}{ending}"
         parts.append(_Part(target, volume.path, volume.index, reasons, turned))
     if case.label is not None:
-        reasons = (*_label_reasons(checked, description), *_reasons(case.label, ending, form))
+        reasons = (*_label_reasons(case, checked, description), *_reasons(case.label, ending, form))
         parts.append(_Part(f"labelsTr/{case.name}{ending}", case.label, None, reasons, mapped))
     return parts
 
@@ -198,8 +202,10 @@ def _reasons(path: Path, ending: str, form: Form) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _label_reasons(checked: CheckedCase, description: DatasetDescription) -> tuple[str, ...]:
+def _label_reasons(case: Case, checked: CheckedCase, description: DatasetDescription) -> tuple[str, ...]:
     reasons = []
+    if case.label_layers:
+        reasons.append("label map painted from masks")
     if any(theirs != ours for theirs, ours in description.source_values.items()):
         reasons.append("label values mapped")
     if checked.label_type:

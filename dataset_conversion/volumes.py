@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -106,8 +107,19 @@ def read_image(path: Path) -> Image:
     return image
 
 
-def _read_nifti(path: Path) -> Image:
+def _nibabel() -> Any:  # noqa: ANN401  # typed in parts only
     import nibabel  # only where files are read, so that --help stays fast
+
+    return nibabel
+
+
+def _simpleitk() -> Any:  # noqa: ANN401  # claims to be typed and is not
+    import SimpleITK
+
+    return SimpleITK
+
+
+def _read_nifti(path: Path) -> Image:
     import numpy as np
 
     content = path.read_bytes()
@@ -117,12 +129,12 @@ def _read_nifti(path: Path) -> Image:
             content = gzip.decompress(content)
         except zlib.error as error:
             raise ValueError(f"damaged: {error}") from error
-    order = next((o for o in ("little", "big") if int.from_bytes(content[:4], o) in _HEADER_BYTES), None)  # type: ignore[arg-type]
-    if order is None:
+    sizes = {order: struct.unpack_from(f"{order}i", content.ljust(4, b" "))[0] for order in "<>"}
+    order = next((order for order, size in sizes.items() if size in _HEADER_BYTES), None)
+    if order is None or len(content) < sizes[order]:
         raise ValueError("expected a NIfTI header, got something else")
-    n_header = int.from_bytes(content[:4], order)  # type: ignore[arg-type]
-    kind = getattr(nibabel, _HEADER_BYTES[n_header])
-    header = kind(content[:n_header], endianness="<" if order == "little" else ">", check=False)
+    n_header = sizes[order]
+    header = getattr(_nibabel(), _HEADER_BYTES[n_header])(content[:n_header], endianness=order, check=False)
     if not bytes(header["magic"]).startswith(b"n+"):
         raise ValueError("expected header and voxels in one file")
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
@@ -138,7 +150,8 @@ def _read_nifti(path: Path) -> Image:
 
 def _read_itk(path: Path) -> Image:
     import numpy as np
-    import SimpleITK as sitk  # noqa: N813  # as everybody calls it
+
+    sitk = _simpleitk()
 
     files = parts(path)
     if not files[-1].is_file():
@@ -203,8 +216,7 @@ def reoriented(image: Image, orientation: str) -> Image:
         image: Of three axes.
         orientation: Where each axis points, as ``RAS``.
     """
-    from nibabel import orientations
-
+    orientations = _nibabel().orientations
     wanted = orientations.axcodes2ornt(tuple(orientation))
     turn = orientations.ornt_transform(orientations.io_orientation(image.affine), wanted)
     step = orientations.inv_ornt_aff(turn, image.stored.shape)
@@ -245,9 +257,7 @@ def write_image(image: Image, path: Path) -> None:
 
 
 def _new_header(image: Image) -> Any:  # noqa: ANN401  # nibabel's header
-    import nibabel
-
-    header = nibabel.Nifti1Header()
+    header = _nibabel().Nifti1Header()
     header.set_data_dtype(image.stored.dtype)
     header.set_data_shape(image.stored.shape)
     header.set_qform(image.affine, 1, strip_shears=True)
@@ -261,7 +271,8 @@ def _new_header(image: Image) -> Any:  # noqa: ANN401  # nibabel's header
 
 def _write_itk(image: Image, path: Path) -> None:
     import numpy as np
-    import SimpleITK as sitk  # noqa: N813  # as everybody calls it
+
+    sitk = _simpleitk()
 
     values = image.values()
     native = np.ascontiguousarray(values.T, values.dtype.newbyteorder("="))
