@@ -187,7 +187,7 @@ def notes(scheme: LabelScheme) -> list[str]:  # noqa: ARG001  # what every set's
         "The organisers' numbers are those of all cases together, where VOE is 1 and the rest 9001 if none was found.",
         "Lesions are components with common faces. Those of the reference that one predicted lesion spans are joined, "
         "then predicted ones that overlap the same; precision and recall count each joined pair once. So the comments "
-        "of the organisers' program say; its code takes the union of some joined pairs from another lesion.",
+        "of the organisers' program say; its code takes some pairs' union from another lesion.",
         "Tumour burden: share of lesions in the liver, reference minus prediction.",
     ]
 

@@ -9,7 +9,7 @@ import pytest
 from nnunet_kd.evaluation.labels import LabelScheme, Structure
 from nnunet_kd.evaluation.msd_scores import SCORES, TASKS
 
-# as on the organisers' assessment sheet, in mm
+# in mm, from secondary sources; written out here a second time
 TOLERANCES = {"Brain": 5, "Heart": 4, "Liver": 7, "Hippo": 1, "Prost": 4, "Lung": 2, "Panc": 5, "Hepat": 3, "Spl": 3}
 SaveLabels = Callable[..., Path]
 
