@@ -1,0 +1,59 @@
+"""Whether an image file is whole, cheaply: ITK fills what a truncated file lacks and reads NaN as 0."""
+
+import gzip
+import struct
+import zlib
+from math import prod
+from pathlib import Path
+
+from nnunet_kd.errors import UsageError
+from nnunet_kd.nifti import check_whole, is_nifti
+
+_FLOATING = (16, 64, 1536)  # NIfTI's codes of types that may hold NaN
+_HEADER = 352
+
+
+def check_file(file: Path) -> None:
+    """Check that a file is there and, where it is NIfTI, whole and finite.
+
+    Integer NIfTI files are compared by their header with the size that gzip notes at the end, without unpacking them;
+    what does not fit at once is read in full by :func:`nnunet_kd.nifti.check_whole`.
+
+    Raises:
+        UsageError: One line that says what is wrong.
+    """
+    if not file.is_file():
+        raise UsageError(f"expected an image at {file}, found none; check the name and the ending")
+    if not is_nifti(file):
+        return
+    try:
+        if not _is_plainly_whole(file):
+            check_whole(file)
+    except Exception as error:  # whatever nibabel and gzip raise for a damaged file
+        text = " ".join(str(error).split())[:160]
+        raise UsageError(f"cannot read {file}: {text or type(error).__name__}; copy the file again") from error
+
+
+def _is_plainly_whole(file: Path) -> bool:
+    packed = file.name.lower().endswith(".gz")
+    try:
+        with gzip.open(file) if packed else file.open("rb") as stream:
+            header = stream.read(_HEADER)
+        if len(header) < _HEADER or struct.unpack_from("<i", header)[0] != 348:  # other byte order, or NIfTI-2
+            return False
+        n_axes, *sizes = struct.unpack_from("<8h", header, 40)
+        code, n_bits = struct.unpack_from("<2h", header, 70)
+        if code in _FLOATING:
+            return False
+        expected = int(struct.unpack_from("<f", header, 108)[0]) + prod(sizes[:n_axes]) * n_bits // 8
+        return bool(_unpacked_size(file, packed=packed) == expected)
+    except (OSError, EOFError, zlib.error, struct.error):
+        return False
+
+
+def _unpacked_size(file: Path, *, packed: bool) -> int:
+    if not packed:
+        return file.stat().st_size
+    with file.open("rb") as stream:
+        stream.seek(-4, 2)
+        return int(struct.unpack("<I", stream.read(4))[0])
