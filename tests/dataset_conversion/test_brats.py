@@ -139,6 +139,8 @@ LAYOUTS = {
 }
 MISNAMED = ("BraTS20_Training_355", "W39_1998.09.19_Segm")
 
+FILES_BY_THEMSELVES = ("brats2018", "brats2019", "brats2020")
+
 SIZE = (6, 7, 8)
 STANDARD = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 ODD = np.array([[-0.9, 0.2, 0.1, 3.1], [0.15, -1.1, 0.25, 239], [0.05, 0.2, 1.3, -7.7], [0, 0, 0, 1]])
@@ -275,10 +277,7 @@ def test_labels_become_nnunets(name: str, download: Download, nnunet_raw: Path) 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        n if n in ("brats2020", "brats2023", "brats2024-ped") else pytest.param(n, marks=pytest.mark.slow)
-        for n in LAYOUTS
-    ],
+    [n if n in ("brats2020", "brats2024-ped") else pytest.param(n, marks=pytest.mark.slow) for n in LAYOUTS],
 )
 def test_nnunet_accepts_the_data_set(name: str, download: Download, nnunet_raw: Path) -> None:
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
@@ -437,10 +436,13 @@ def test_same_case_twice_is_refused(download: Download, nnunet_raw: Path, capsys
     assert "BraTS2021_00000: its name is given to 2 cases" in capsys.readouterr().err
 
 
-def _submit(name: str, dataset: Path, target: Path) -> dict[str, bytes]:
-    """Send the label maps in as predictions, and return the files that the organisers get."""
-    arguments = ["submit", name, str(dataset / "labelsTr"), "-o", str(target), "--images", str(dataset / "imagesTr")]
-    assert cli.main(arguments) == 0
+def _submit(name: str, predictions: Path, images: Path, *options: str) -> tuple[int, Path]:
+    target = predictions.parent / ("sent" if name in FILES_BY_THEMSELVES else "sent.zip")
+    arguments = ["submit", name, str(predictions), "-o", str(target), "--images", str(images), *options]
+    return cli.main(arguments), target
+
+
+def _content(target: Path) -> dict[str, bytes]:
     if target.is_dir():
         return {path.name: path.read_bytes() for path in target.iterdir()}
     with zipfile.ZipFile(target) as archive:
@@ -448,54 +450,76 @@ def _submit(name: str, dataset: Path, target: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def toy_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the organisers take small volumes."""
-    for name, found in brats.CHALLENGES.items():
-        if found.submission is not None:
-            small = replace(found.submission, shape=SIZE, affine=None)
-            monkeypatch.setitem(brats.CHALLENGES, name, replace(found, submission=small))
+def let_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that changes what the organisers take."""
+
+    def change(name: str, **changes: Any) -> None:
+        found = brats.CHALLENGES[name]
+        assert found.submission is not None
+        monkeypatch.setitem(brats.CHALLENGES, name, replace(found, submission=replace(found.submission, **changes)))
+
+    return change
 
 
-def _assert_round_trip(name: str, source: Path, raw: Path, target: Path) -> None:
-    layout, files = LAYOUTS[name], _submit(name, _convert(name, source, raw), target)
+def _assert_round_trip(name: str, source: Path, raw: Path) -> None:
+    layout, dataset = LAYOUTS[name], _convert(name, source, raw)
+    status, target = _submit(name, dataset / "labelsTr", dataset / "imagesTr")
+    assert status == 0
+    files = _content(target)
     assert sorted(files) == [f"{case}.nii.gz" for case in _names(layout.training)]
     for file, content in files.items():
         (folder,) = source.rglob(file.removesuffix(".nii.gz"))
         sent, truth = nibabel.Nifti1Image.from_bytes(gzip.decompress(content)), nibabel.load(_label(layout, folder))
         assert np.array_equal(np.asanyarray(sent.dataobj), np.asanyarray(truth.dataobj))  # type: ignore[attr-defined]
         image = nibabel.load(folder / f"{folder.name}{layout.images[0]}{layout.ending}")
-        for get in ("get_qform", "get_sform", "get_zooms"):
-            ours, theirs = (getattr(header, get)() for header in (sent.header, image.header))
-            assert np.array_equal(ours, theirs)
-        assert (sent.header["qform_code"], sent.header["sform_code"]) == (
-            image.header["qform_code"],
-            image.header["sform_code"],
-        )
+        for place in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+            assert sent.header[place] == image.header[place]  # type: ignore[index]
+        for place in ("sform_code", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units"):
+            assert np.array_equal(sent.header[place], image.header[place])  # type: ignore[index]
 
 
 @every_edition
-@pytest.mark.usefixtures("toy_grid")
-def test_labels_go_out_as_they_came_in(name: str, download: Download, nnunet_raw: Path, tmp_path: Path) -> None:
-    target = tmp_path / ("sent" if name in ("brats2018", "brats2019", "brats2020") else "sent.zip")
-    _assert_round_trip(name, download(name), nnunet_raw, target)
+def test_labels_go_out_as_they_came_in(
+    name: str, download: Download, nnunet_raw: Path, let_in: Callable[..., None]
+) -> None:
+    let_in(name, shape=SIZE, affine=None)
+    _assert_round_trip(name, download(name), nnunet_raw)
 
 
 @pytest.mark.slow
-@every_edition
-def test_the_organisers_grid_is_taken(name: str, download: Download, nnunet_raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["brats2020", "brats2023", "brats2024"])
+def test_the_organisers_grid_is_taken(name: str, download: Download, nnunet_raw: Path) -> None:
     source = download(name, validation=False, size=LAYOUTS[name].grid, affine=STANDARD)
-    target = tmp_path / ("sent" if name in ("brats2018", "brats2019", "brats2020") else "sent.zip")
-    _assert_round_trip(name, source, nnunet_raw, target)
+    _assert_round_trip(name, source, nnunet_raw)
 
 
 @every_edition
 def test_other_grids_are_refused(
-    name: str, download: Download, nnunet_raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, download: Download, nnunet_raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = _convert(name, download(name, validation=False), nnunet_raw)
-    arguments = ["submit", name, str(dataset / "labelsTr"), "-o", str(tmp_path / "x"), "--images"]
-    assert cli.main([*arguments, str(dataset / "imagesTr")]) == 2
-    assert "x".join(map(str, LAYOUTS[name].grid)) in capsys.readouterr().err.replace(", ", "x")
+    assert _submit(name, dataset / "labelsTr", dataset / "imagesTr")[0] == 2
+    assert f"expected {'x'.join(map(str, LAYOUTS[name].grid))}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("affine", "status"), [(STANDARD, 0), (ODD, 2)], ids=["published", "other"])
+def test_2023_takes_one_matrix_only(
+    affine: Array, status: int, download: Download, nnunet_raw: Path, let_in: Callable[..., None]
+) -> None:
+    let_in("brats2023", shape=SIZE)
+    dataset = _convert("brats2023", download("brats2023", affine=affine), nnunet_raw)
+    assert _submit("brats2023", dataset / "labelsTr", dataset / "imagesTr")[0] == status
+
+
+@pytest.mark.parametrize(("name", "status"), [("brats2021", 2), ("brats2024", 0)])
+def test_part_of_the_cases_goes_where_it_is_scored(
+    name: str, status: int, download: Download, nnunet_raw: Path, let_in: Callable[..., None]
+) -> None:
+    let_in(name, shape=SIZE)
+    dataset = _convert(name, download(name), nnunet_raw)
+    min((dataset / "labelsTr").iterdir()).unlink()
+    assert _submit(name, dataset / "labelsTr", dataset / "imagesTr")[0] == 2
+    assert _submit(name, dataset / "labelsTr", dataset / "imagesTr", "--partial")[0] == status
 
 
 # what the validators look for: ``<folder's name>.nii.gz`` and, since 2023, names that end in NNNNN-NNN.nii.gz,
