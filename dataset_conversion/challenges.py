@@ -24,6 +24,7 @@ MODULES: dict[str, str] = {
     "kits21": "nnunet_kd.dataset_conversion.kits",
     "kits21-or": "nnunet_kd.dataset_conversion.kits",
     "kits21-and": "nnunet_kd.dataset_conversion.kits",
+    "kits21-single": "nnunet_kd.dataset_conversion.kits",
     "kits23": "nnunet_kd.dataset_conversion.kits",
     "lits17": "nnunet_kd.dataset_conversion.lits",
     "acdc": "nnunet_kd.dataset_conversion.acdc",
