@@ -40,24 +40,27 @@ def test_whole_structures_by_hand(true: list[int], found: list[int], expected: t
 
 
 @pytest.mark.parametrize(
-    ("name", "dice", "hd95"),
+    ("name", "rod", "dice", "hd95"),
     [
         # 8 mm^3 count in metastases; one dilation does not reach the rod: missed, and false, (0 + 0) / 2
-        ("brats2023-met", (1, 1, 0), (0, 0, 374)),
+        ("brats2023-met", 3, (1, 1, 0), (0, 0, 374)),
+        ("brats2023-met", 2, (1, 1, 0), (0, 0, 374)),  # missed
         # elsewhere they are too small to count; three dilations reach the rod: neither found nor false
-        ("brats2023", (1, 1, 1), (0, 0, 0)),
+        ("brats2023", 3, (1, 1, 1), (0, 0, 0)),
+        ("brats2023", 2, (1, 1, 1), (0, 0, 0)),
         # one does not: false
-        ("brats2023-men", (1, 1, 0), (0, 0, 374)),
+        ("brats2023-men", 3, (1, 1, 0), (0, 0, 374)),
+        ("brats2023-men", 2, (1, 1, 1), (0, 0, 0)),
     ],
 )
 def test_each_data_set_has_its_rules(
-    name: str, dice: tuple[float, ...], hd95: tuple[float, ...], tmp_path: Path, save_labels: SaveLabels
+    name: str, rod: int, dice: tuple[float, ...], hd95: tuple[float, ...], tmp_path: Path, save_labels: SaveLabels
 ) -> None:
-    """In a core of 6 x 6 x 6 an enhancing cube of 2 x 2 x 2, predicted as a rod of two voxels beyond a gap of two."""
+    """In a core of 6 x 6 x 6 an enhancing cube of 2 x 2 x 2; two voxels beyond a gap of two are predicted as ``rod``."""
     reference = np.zeros((24, 12, 12), np.uint8)
     reference[2:8, 2:8, 2:8] = 2
     prediction = reference.copy()
-    reference[3:5, 3:5, 3:5], prediction[7, 3:5, 3] = 3, 3
+    reference[3:5, 3:5, 3:5], prediction[7, 3:5, 3] = 3, rod
     files = [save_labels(tmp_path / f"{n}.nii.gz", a) for n, a in (("truth", reference), ("found", prediction))]
     scores = score_set(name).score_files((files[0], files[1]), SCHEME)
     np.testing.assert_allclose(scores[:, 0], dice)

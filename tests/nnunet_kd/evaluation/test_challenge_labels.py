@@ -1,5 +1,6 @@
 """What a challenge scores, found in data sets that name it in their own ways."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,11 @@ FITTED = [name for name in SCORE_SETS if score_set(name).fit]
 def test_an_ignore_label_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"--scores {name} knows no ignore label"):
         fitted(name, {"a": (1,)}, ignore=2)
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_other_processes_can_score(name: str) -> None:
+    assert pickle.loads(pickle.dumps(score_set(name).score_files))
 
 
 @pytest.mark.parametrize("name", FITTED)
