@@ -36,11 +36,14 @@ def decathlon_task(tmp_path: Path) -> Callable[..., Path]:
         rng = np.random.default_rng(0)
         training = [f"hippocampus_{3 * number + 1:03d}.nii.gz" for number in range(n_train)]
         test = [f"hippocampus_{3 * number + 2:03d}.nii.gz" for number in range(n_test)]
+        modality = changes.get("modality")
+        n_channels = len(modality) if isinstance(modality, dict) else 1
+        shape = (7, 8, 9) if n_channels == 1 else (7, 8, 9, n_channels)
         for file in training:
-            _save(rng.normal(100, 20, (7, 8, 9)).astype(np.float32), folder / "imagesTr" / file)
+            _save(rng.normal(100, 20, shape).astype(np.float32), folder / "imagesTr" / file)
             _save(rng.integers(0, 3, (7, 8, 9)).astype(np.uint8), folder / "labelsTr" / file)
         for file in test:
-            _save(rng.normal(100, 20, (7, 8, 9)).astype(np.float32), folder / "imagesTs" / file)
+            _save(rng.normal(100, 20, shape).astype(np.float32), folder / "imagesTs" / file)
         # the organisers' archives were packed on macOS and carry such files beside the real ones
         (folder / "imagesTr" / f"._{training[0]}").write_bytes(b"\x00\x05\x16\x07")
         listing = {

@@ -1,11 +1,14 @@
 """Claims about the converter of the Medical Segmentation Decathlon."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from nnunet_kd import cli
@@ -79,6 +82,58 @@ def test_folder_of_another_name_needs_a_number(
     assert "-d ID" in capsys.readouterr().err
     assert _convert(source, "-d", "5") == 0
     assert (nnunet_raw / "Dataset005_Hippocampus").is_dir()
+
+
+# order of the published listings: Task01_BrainTumour and Task05_Prostate
+@pytest.mark.parametrize(
+    ("name", "channels"), [("Task01_BrainTumour", ("FLAIR", "T1w", "t1gd", "T2w")), ("Task05_Prostate", ("T2", "ADC"))]
+)
+def test_channels_of_a_file_become_files(
+    decathlon_task: Task, nnunet_raw: Path, name: str, channels: tuple[str, ...]
+) -> None:
+    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+    source = decathlon_task(name, modality={str(n): channel for n, channel in enumerate(channels)})
+    assert _convert(source, "--link") == 0
+    folder = nnunet_raw / f"Dataset0{name[4:6]}_{name[7:]}"
+    whole = nibabel.load(source / "imagesTr" / "hippocampus_001.nii.gz").get_fdata()
+    for number in range(len(channels)):
+        found = nibabel.load(folder / "imagesTr" / f"hippocampus_001_{number:04d}.nii.gz")
+        np.testing.assert_array_equal(found.get_fdata(), whole[..., number])
+    assert (folder / "labelsTr" / "hippocampus_001.nii.gz").is_symlink()
+    listed = json.loads((folder / "dataset.json").read_text())["channel_names"]
+    assert tuple(listed.values()) == channels
+    verify_dataset_integrity(str(folder), 1)
+
+
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+def test_archive_converts_to_the_same(
+    decathlon_task: Task, nnunet_raw: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = decathlon_task()
+    archive = Path(shutil.make_archive(str(source), ending, source.parent, source.name))
+    assert _convert(archive, "--link") == 2
+    assert "unpack it" in capsys.readouterr().err
+    assert _convert(archive) == 0
+    assert _convert(source, "-d", "77") == 0
+    first, second = (nnunet_raw / name for name in ("Dataset004_Hippocampus", "Dataset077_Hippocampus"))
+    files = [{str(p.relative_to(f)): p.read_bytes() for p in f.rglob("*.nii.gz")} for f in (first, second)]
+    assert files[0] == files[1]
+    records = [json.loads((folder / "conversion.json").read_text()) for folder in (first, second)]
+    assert records[0]["sha256"] == records[1]["sha256"]
+    assert records[0]["source"] == str(archive)
+    assert records[0]["source_sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert sorted(path.name for path in nnunet_raw.iterdir()) == [first.name, second.name]
+
+
+def test_fault_in_an_archive_names_the_archive(
+    decathlon_task: Task, nnunet_raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = decathlon_task()
+    (source / "dataset.json").unlink()
+    assert _convert(Path(shutil.make_archive(str(source), "tar", source.parent, source.name))) == 2
+    assert f"there is no {source}.tar" in capsys.readouterr().err
+    assert list(nnunet_raw.iterdir()) == []
 
 
 def test_planted_fault_is_listed_with_its_case(

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,9 +159,7 @@ def test_faulty_cases_can_be_left_out(cases: list[Case], write: Callable[..., Pa
     assert "is missing" in json.loads((folder / "conversion.json").read_text())["skipped"]["a"]
 
 
-def test_data_set_whose_training_cases_are_all_faulty_is_refused(
-    cases: list[Case], write: Callable[..., Path]
-) -> None:
+def test_data_set_whose_training_cases_are_all_faulty_is_refused(cases: list[Case], write: Callable[..., Path]) -> None:
     cases[0].images[0].path.unlink()
     with pytest.raises(UsageError, match="at least one faultless training case"):
         write([cases[0], cases[2]], skip_faulty=True)
@@ -247,6 +248,137 @@ def test_interrupted_conversion_can_be_run_again(
     assert [path.name for path in (write(cases)).parent.iterdir()] == ["Dataset009_Toy"]
 
 
+def _die_after(n_files: int, write: Callable[..., Path], cases: list[Case], **options: Any) -> None:
+    """Convert in a child process that gets kill -9 when it has copied so many files."""
+    child = os.fork()
+    if child == 0:
+        copy, done = shutil.copyfile, []
+
+        def counted(*paths: Any) -> None:
+            if len(done) == n_files:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(copy(*paths))
+
+        shutil.copyfile = counted  # type: ignore[assignment]
+        write(cases, **options)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no flock")
+@pytest.mark.parametrize("meanwhile", ["nothing", "source changed", "written file damaged", "case gone", "other form"])
+def test_killed_conversion_goes_on_where_nothing_has_changed(
+    cases: list[Case], write: Callable[..., Path], tmp_path: Path, meanwhile: str
+) -> None:
+    plain = [replace(case, label=None) for case in cases]  # two files each, all copied
+    _die_after(5, write, plain)
+    assert not list((tmp_path / "raw").glob("Dataset*"))
+    (work,) = (tmp_path / "raw").glob(".Dataset009_Toy.unfinished-*")
+    if meanwhile == "source changed":
+        _rewrite(cases[0].images[0].path, fill=5)
+    elif meanwhile == "written file damaged":
+        (work / "new" / "imagesTs" / "a_0001.nii.gz").write_bytes(b"torn")
+    elif meanwhile == "case gone":
+        plain = plain[1:]
+    folder = write(plain, form=Form(transfer="link" if meanwhile == "other form" else "copy"))
+    taken = {"nothing": 2, "other form": 0}.get(meanwhile, 1)
+    assert json.loads((folder / "conversion.json").read_text())["counts"]["taken_over"] == taken
+    files = {path.name: path.read_bytes() for path in (folder / "imagesTs").iterdir()}
+    sources = {f"{c.name}_{n:04d}.nii.gz": v.path.read_bytes() for c in plain for n, v in enumerate(c.images)}
+    assert files == sources
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["Dataset009_Toy"]
+
+
+def test_unlabelled_cases_alone_are_a_pool(cases: list[Case], write: Callable[..., Path]) -> None:
+    folder = write([replace(case, label=None) for case in cases])
+    assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 0
+    assert {path.name for path in folder.iterdir()} == {"imagesTs", "dataset.json", "conversion.json"}
+
+
+def test_patients_of_several_scans_get_folds(cases: list[Case], write: Callable[..., Path]) -> None:
+    scans = [replace(cases[0], name=f"p{n}_{m}", patient=f"p{n}") for n in range(5) for m in range(2)]
+    folder = write(scans, form=Form(transfer="link"))
+    splits = json.loads((folder / "splits_final.json").read_text())
+    assert [len(fold["val"]) for fold in splits] == [2] * 5
+    assert json.loads((folder / "conversion.json").read_text())["folds"] == "5 over 5 patients"
+
+
+MAPPED = replace(DESCRIPTION, label_values={0: 0, 1: 2, 2: 1})
+
+
+@pytest.mark.parametrize("transfer", ["copy", "link", "recompress"])
+def test_mapped_labels_are_written_whatever_the_transfer(
+    cases: list[Case], write: Callable[..., Path], transfer: Any
+) -> None:
+    folder = write(cases[:1], description=MAPPED, form=Form(transfer=transfer))
+    before = np.asarray(nibabel.load(cases[0].label).dataobj).astype(int)  # type: ignore[arg-type]
+    after = nibabel.load(folder / "labelsTr" / "a.nii.gz")
+    assert after.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(after.dataobj), np.array([0, 2, 1])[before])
+    assert (folder / "imagesTr" / "a_0000.nii.gz").is_symlink() == (transfer == "link")
+    record = json.loads((folder / "conversion.json").read_text())
+    assert record["counts"]["written_anew"] == (3 if transfer == "recompress" else 1)
+    assert "label values mapped" in record["changes"]["a"]
+    assert record["label_values"] == {"0": 0, "1": 2, "2": 1}
+
+
+def test_label_outside_the_mapping_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
+    _rewrite(cases[0].label, fill=3)  # type: ignore[arg-type]
+    with pytest.raises(FaultyCasesError, match="label values 3"):
+        write(cases, description=replace(MAPPED, label_values={0: 0, 1: 2, 4: 1}))
+
+
+def test_label_map_is_painted_from_masks(cases: list[Case], write: Callable[..., Path], tmp_path: Path) -> None:
+    masks = [tmp_path / "source" / f"mask{n}.nii.gz" for n in range(2)]
+    for n, path in enumerate(masks):
+        voxels = np.zeros((4, 5, 6), np.uint8)
+        voxels[n : n + 2] = 1
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 3.0, 1.0])), path)
+    layered = replace(cases[0], label=masks[0], label_layers=((masks[0], 1), (masks[1], 2)))
+    folder = write([layered])
+    found = np.asarray(nibabel.load(folder / "labelsTr" / "a.nii.gz").dataobj)
+    assert found[:, 0, 0].tolist() == [1, 2, 2, 0]
+    assert len(json.loads((folder / "conversion.json").read_text())["sha256"]) == 4
+    masks[1].unlink()
+    with pytest.raises(FaultyCasesError, match=r"mask1.*is missing"):
+        write([layered], overwrite=True)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha"])
+def test_other_ending_is_written_and_described(cases: list[Case], write: Callable[..., Path], ending: str) -> None:
+    from nnunet_kd.dataset_conversion.volumes import read_image
+
+    folder = write(cases, form=Form(transfer="link", ending=ending))
+    assert json.loads((folder / "dataset.json").read_text())["file_ending"] == ending
+    first, second = read_image(folder / "imagesTr" / f"a_0001{ending}"), read_image(cases[0].images[1].path)
+    np.testing.assert_array_equal(first.values(), second.values())
+    np.testing.assert_allclose(first.affine, second.affine)
+
+
+def test_axes_are_turned_when_asked(cases: list[Case], write: Callable[..., Path]) -> None:
+    folder = write(cases, form=Form(orientation="LPS"))
+    for path in folder.rglob("*.nii.gz"):
+        assert nibabel.aff2axcodes(nibabel.load(path).affine) == ("L", "P", "S")
+
+
+@pytest.mark.parametrize("form", [{"ending": ".png"}, {"orientation": "RRS"}, {"orientation": "RA"}], ids=str)
+def test_form_that_cannot_be_is_refused(form: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected --"):
+        Form(**form)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"), [((0, 2), "expected channel 2"), ((0, -1), "channel -1"), ((0, 0), "same file twice")]
+)
+def test_channel_that_is_not_there_is_a_fault(
+    cases: list[Case], write: Callable[..., Path], indices: tuple[int, int], message: str
+) -> None:
+    path = cases[0].images[0].path
+    _rewrite(path, shape=(4, 5, 6, 2))
+    with pytest.raises(FaultyCasesError, match=message):
+        write([replace(cases[0], images=tuple(Volume(path=path, index=index) for index in indices))])
+
+
 def test_existing_data_set_is_replaced_only_when_asked(cases: list[Case], write: Callable[..., Path]) -> None:
     write(cases)
     with pytest.raises(UsageError, match="--overwrite"):
@@ -258,17 +390,3 @@ def test_number_of_another_data_set_is_refused(cases: list[Case], write: Callabl
     write(cases)
     with pytest.raises(UsageError, match="Dataset009_Toy has it"):
         write(cases, description=replace(DESCRIPTION, name="Other"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"name": "a__b"}, "single '_'"),
-        ({"labels": {"background": 1}}, "must be 0"),
-        ({"labels": {"background": 0, "tumour": 2}}, "consecutive"),
-    ],
-    ids=str,
-)
-def test_description_that_nnunet_would_refuse_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(DESCRIPTION, **changes)

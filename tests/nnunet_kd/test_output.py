@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_kd.errors import UsageError
-from nnunet_kd.output import check_replaceable, move_into_place, work_folder
+from nnunet_kd.output import check_replaceable, continued_folder, move_into_place, work_folder
 
 
 def _fill(folder: Path, text: str) -> Path:
@@ -85,3 +85,59 @@ def test_only_our_own_folders_are_replaced_and_only_when_told(tmp_path: Path, ki
     else:
         with pytest.raises(UsageError, match="a file or a link" if kind != "theirs" else "other things than x"):
             check(overwrite=True)
+
+
+def _fail(target: Path, key: str, error: BaseException) -> None:
+    with continued_folder(target, key) as work:
+        _fill(work / "new", "half")
+        raise error
+
+
+def _killed(target: Path, key: str) -> None:
+    child = os.fork()
+    if child == 0:
+        running = continued_folder(target, key)  # kept: its end would clear the folder
+        _fill(running.__enter__() / "new", "half")
+        os._exit(9)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no flock")
+@pytest.mark.parametrize("ended", ["killed", "ctrl-C"])
+def test_only_the_same_work_goes_on(tmp_path: Path, ended: str) -> None:
+    target = tmp_path / "out"
+    for other, kept in (("same", True), ("other", False)):
+        if ended == "killed":
+            _killed(target, "same")
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                _fail(target, "same", KeyboardInterrupt())
+        with continued_folder(target, other) as work:
+            assert (work / "new").exists() == kept
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_work_of_a_run_that_lives_is_not_taken_over(tmp_path: Path) -> None:
+    with continued_folder(tmp_path / "out", "k") as first, continued_folder(tmp_path / "out", "k") as second:
+        assert first != second
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_work_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"):
+        _fail(tmp_path / "out", "k", OSError("full"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no flock")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_folder_moved_aside_comes_back_unless_it_was_replaced(tmp_path: Path, replaced: bool) -> None:
+    target = tmp_path / "out"
+    _killed(target, "k")
+    (work,) = tmp_path.iterdir()
+    _fill(work / "old", "old")
+    if replaced:
+        _fill(target, "new")
+    with continued_folder(target, "k") as work:
+        move_into_place(work / "new", target)
+    assert _visible(tmp_path) == {"out": "half"}
