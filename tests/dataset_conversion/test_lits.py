@@ -100,9 +100,9 @@ def test_labels_may_lie_in_another_folder(download: Path) -> None:
     _save_image(inner, 7)
     _save_label(download / "segmentation-7.nii", 7)
     cases = CHALLENGES["lits17"].read_source(download)[1]
-    assert {case.name: case.label for case in cases if case.label} == {
-        f"volume-{number}": download / f"segmentation-{number}.nii" for number in (0, 1, 7, 28)
-    }
+    assert [(case.name, case.label) for case in cases if case.label] == [
+        (f"volume-{number}", download / f"segmentation-{number}.nii") for number in (0, 1, 7, 28)
+    ]
 
 
 def test_label_beside_the_volume_comes_first(download: Path) -> None:
