@@ -31,18 +31,26 @@ class Grid:
         shape: Voxels per axis of space, as stored.
         affine: From voxels to world, RAS, ``(4, 4)``, in mm.
         template: The NIfTI image that it is from, ``None`` for other formats. Only its header is ever used.
+
+    Raises:
+        ValueError: If the affine gives the voxels no size or no place.
     """
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
     template: Any = None
 
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.affine).all() and np.linalg.det(self.affine[:3, :3])):
+            raise ValueError("has a header that gives the voxels no size or no place")
+
     @property
     def axes(self) -> str:
         """Direction of each axis, ``RAS`` for example."""
-        import nibabel
+        from nibabel.orientations import aff2axcodes
 
-        return "".join(code or "?" for code in nibabel.orientations.aff2axcodes(self.affine))
+        codes: tuple[str | None, ...] = aff2axcodes(self.affine)  # type: ignore[no-untyped-call]
+        return "".join(code or "?" for code in codes)
 
 
 def read_grid(file: Path) -> Grid:
@@ -65,7 +73,7 @@ def read_grid(file: Path) -> Grid:
 def _itk_grid(file: Path) -> Grid:
     import SimpleITK
 
-    reader: Any = SimpleITK.ImageFileReader()
+    reader: Any = SimpleITK.ImageFileReader()  # type: ignore[no-untyped-call]
     reader.SetFileName(str(file))
     reader.ReadImageInformation()
     affine = np.eye(4)
@@ -104,7 +112,7 @@ def grid_faults(found: Grid, expected: Grid, *, tolerance: float, like: str) -> 
     if found.shape != expected.shape:
         return [f"has shape {_text(found.shape)}, expected {_text(expected.shape)} like {like}"]
     difference = np.abs(found.affine - expected.affine).max()
-    if difference <= tolerance:  # NaN is not
+    if difference <= tolerance:
         return []
     if found.axes != expected.axes:
         return [f"has the axes {found.axes}, expected {expected.axes} like {like}"]
@@ -137,7 +145,8 @@ def map_values(labels: NDArray[Any], values: Mapping[int, int]) -> NDArray[np.ui
     table = np.zeros(max(values) + 1, dtype=np.uint8)
     for old, new in values.items():
         table[old] = new
-    return table[labels]
+    mapped: NDArray[np.uint8] = table[labels]
+    return mapped
 
 
 def encode(labels: NDArray[np.uint8], grid: Grid, *, compressed: bool) -> bytes:

@@ -153,7 +153,7 @@ def check_item(pair: tuple[Item, Rule]) -> tuple[str, ...]:
     try:
         labels, grid = _read(item)
         image = read_grid(item.image) if item.image else None
-    except UsageError as error:
+    except (UsageError, ValueError) as error:
         return (" ".join(str(error).split()),)
     return (*value_faults(labels, list(rule.label_values)), *all_grid_faults(grid, image, rule))
 

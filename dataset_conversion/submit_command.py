@@ -14,6 +14,7 @@ from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
 from nnunet_kd.errors import UsageError
 
 if TYPE_CHECKING:
+    from nnunet_kd.dataset_conversion.clean_up import CleanUp
     from nnunet_kd.dataset_conversion.submission import Written
     from nnunet_kd.dataset_conversion.submission_items import Group
 
@@ -97,8 +98,15 @@ def _conflicts(options: argparse.Namespace, submission: Submission) -> list[tupl
             options.partial and not (submission.partial or submission.tasks),
             f"the organisers of {options.challenge} take all cases or none; predict the others and leave --partial out",
         ),
-        (min(options.min_enhancing, options.min_lesion) < 0, "expected a number of voxels from 0 for --min-..."),
-        (options.n_processes is not None and options.n_processes < 1, "expected at least one process for -np"),
+        (
+            min(options.min_enhancing, options.min_lesion) < 0,
+            f"expected numbers of voxels from 0, got --min-enhancing {options.min_enhancing} and "
+            f"--min-lesion {options.min_lesion}; 0 keeps all",
+        ),
+        (
+            options.n_processes is not None and options.n_processes < 1,
+            f"expected at least one process for -np, got {options.n_processes}",
+        ),
     ]
 
 
@@ -154,11 +162,11 @@ def _refuse_overlap(options: argparse.Namespace) -> None:
             raise UsageError(f"expected an archive outside of {theirs}, which is read, got {ours}; type another -o")
 
 
-def _clean_up(options: argparse.Namespace, group: Group) -> object:
-    from nnunet_kd.dataset_conversion.clean_up import CleanUp, prepare_clean_up
+def _clean_up(options: argparse.Namespace, group: Group) -> CleanUp:
+    from nnunet_kd.dataset_conversion.clean_up import prepare_clean_up
 
-    if group.predictions is None:
-        return CleanUp()
+    if group.predictions is None:  # a task that is left out
+        return prepare_clean_up(Path())
     named = options.dataset_json or group.predictions / "dataset.json"
     return prepare_clean_up(named, min_enhancing=options.min_enhancing, min_lesion=options.min_lesion)
 

@@ -165,7 +165,7 @@ def test_the_entry_point_predicts_the_organisers_folder(
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert finished.returncode == 0, finished.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == [student.output]

@@ -214,6 +214,13 @@ def _damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+def _flatten(path: Path) -> None:
+    """Give the third axis no length; nibabel would refuse to write that."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[312:328] = bytes(16)  # srow_z
+    path.write_bytes(gzip.compress(content))
+
+
 # what is done in the folder of both, and the beginning of the line that says so
 FAULTS: Mapping[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda at: (at / "predictions/case_2.nii.gz").unlink(), "case_2: has no prediction"),
@@ -240,6 +247,10 @@ FAULTS: Mapping[str, tuple[Callable[[Path], object], str]] = {
         "case_1: has the axes RPS, expected LAS",
     ),
     "truncated": (lambda at: _damage(at / "predictions/case_3.nii.gz"), "case_3: cannot be read"),
+    "no place": (
+        lambda at: _flatten(at / "predictions/case_1.nii.gz"),
+        "case_1: has a header that gives the voxels no",
+    ),
     "image": (lambda at: (at / "imagesTs/case_3_0000.nii.gz").write_bytes(b"x"), "case_3: case_3_0000.nii.gz cannot"),
     "name": (
         lambda at: (

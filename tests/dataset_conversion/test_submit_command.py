@@ -129,7 +129,7 @@ def test_what_was_written_passes_its_own_check(submit: Callable[..., Any], tmp_p
         ([], "expected a folder of predictions"),
         (["nowhere", "--check"], "found none at nowhere"),
         (["predictions"], "type -o ARCHIVE or --check"),
-        (["predictions", "--check", "--min-lesion", "-1"], "from 0 for --min-"),
+        (["predictions", "--check", "--min-lesion", "-1"], "--min-lesion -1; 0 keeps all"),
         (["predictions", "--check", "--min-lesion", "2"], "with --dataset-json"),
         (["imagesTs", "-o", "out.zip"], "a_0000: is no case"),
         (["imagesTs/a_0000.nii.gz", "--check"], "expected a zip for this challenge"),
