@@ -71,11 +71,16 @@ class _Edition:
     submission: partial[Submission]
 
 
-_WHOLE_CORE_ENHANCING = {"background": 0, "whole tumor": (1, 2, 3), "tumor core": (2, 3), "enhancing tumor": 3}
+_WHOLE_CORE_ENHANCING: Mapping[str, int | tuple[int, ...]] = {
+    "background": 0,
+    "whole tumor": (1, 2, 3),
+    "tumor core": (2, 3),
+    "enhancing tumor": 3,
+}
 _ENHANCING_4 = _Tissues(labels=_WHOLE_CORE_ENHANCING, label_values={0: 0, 1: 2, 2: 1, 4: 3})
 _ENHANCING_3 = _Tissues(labels=_WHOLE_CORE_ENHANCING, label_values={0: 0, 1: 2, 2: 1, 3: 3})
 _POST_TREATMENT = _Tissues(
-    labels=_WHOLE_CORE_ENHANCING | {"resection cavity": 4}, label_values={0: 0, 1: 2, 2: 1, 3: 3, 4: 4}
+    labels={**_WHOLE_CORE_ENHANCING, "resection cavity": 4}, label_values={0: 0, 1: 2, 2: 1, 3: 3, 4: 4}
 )
 # the organisers' 1 to 4 are enhancing, non-enhancing, cystic and edema; what is left of the core is non-enhancing
 _PAEDIATRIC = _Tissues(

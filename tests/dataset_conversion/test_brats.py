@@ -18,6 +18,7 @@ from nnunet_kd.dataset_conversion import brats
 from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription
 from nnunet_kd.dataset_conversion.challenges import challenge
 from nnunet_kd.errors import UsageError
+from nnunet_kd.postprocessing.brats import TumourLabels, tumour_labels
 
 Array = np.ndarray[Any, Any]
 
@@ -258,6 +259,16 @@ def test_regions_painted_in_their_order_give_the_labels_back(name: str, download
     for region, value in zip(LAYOUTS[name].regions, order, strict=True):
         painted[np.isin(values, LAYOUTS[name].regions[region])] = value
     assert painted.tolist() == values.tolist()
+
+
+@every_edition
+def test_clean_up_of_brats_finds_the_parts_of_adults(name: str, download: Download) -> None:
+    content = _read(name, download(name))[0].to_json(1)
+    if name == "brats2024-ped":  # its core has three parts
+        with pytest.raises(UsageError, match="expected the labels edema, necrotic and enhancing"):
+            tumour_labels(content, Path("dataset.json"))
+    else:
+        assert tumour_labels(content, Path("dataset.json")) == TumourLabels(edema=1, necrotic=2, enhancing=3)
 
 
 @every_edition
