@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Image:
     spacing: tuple[float, ...]
     geometry: dict[str, Any] = field(default_factory=dict)
     is_planar: bool = False
+
+    def without_voxels(self) -> "Image":
+        """Return what a writer needs, so that the voxels can go."""
+        return replace(self, array=np.empty((0, 0, 0, 0), dtype=np.float32))
 
 
 def read_image(files: Sequence[Path], reader: str) -> Image:

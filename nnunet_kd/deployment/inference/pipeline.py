@@ -97,10 +97,10 @@ def check_image(image: Image, plan: InferencePlan, name: str) -> None:
 def prepare_case(
     image: Image, plan: InferencePlan, previous: NDArray[np.floating] | None = None, resampling: Resolution = "exact"
 ) -> PreparedCase:
-    """Transpose, crop, normalise and resample an image. **Its array is overwritten**, which saves a copy.
+    """Transpose, crop, normalise and resample an image.
 
     Args:
-        image: As read.
+        image: As read. **Its array is overwritten**, which saves a copy.
         plan: The model's.
         previous: Label map of a cascade's previous stage on the image's grid, ``(x, y, z)``.
         resampling: Precision of the interpolation.
@@ -118,6 +118,7 @@ def prepare_case(
     if previous is not None and mask is not None:
         previous = previous.transpose(plan.transpose_forward)[as_slices(box)].astype(np.float32)
         previous[(previous == 0) & ~mask] = -1
+        mask = previous >= 0  # what the previous stage segmented counts as inside, too
     for index, channel in enumerate(data):
         scheme = SCHEMES[plan.normalization_schemes[index]]
         uses_mask = mask if plan.use_mask_for_norm[index] else None
@@ -195,10 +196,10 @@ def predict_image(
     settings: PipelineSettings | None = None,
     previous: NDArray[np.floating] | None = None,
 ) -> NDArray[np.unsignedinteger]:
-    """Return the label map of an image. **Its array is overwritten.**
+    """Return the label map of an image.
 
     Args:
-        image: As read.
+        image: As read. **Its array is overwritten.**
         plan: The model's.
         network: From patches to logits.
         settings: Of prediction; nnU-Net's own without mirroring by default.
@@ -213,6 +214,37 @@ def predict_image(
     settings = settings or PipelineSettings()
     case = prepare_case(image, plan, previous, settings.resampling)
     return label_map(predict_prepared(case, plan, network, settings), case, plan, settings.resampling)
+
+
+def predict_files(
+    files: Sequence[Path],
+    plan: InferencePlan,
+    network: Network,
+    settings: PipelineSettings | None = None,
+    previous_file: Path | None = None,
+) -> tuple[NDArray[np.unsignedinteger], Image]:
+    """Read a case and return its label map.
+
+    Args:
+        files: One per channel, or one with all of them.
+        plan: The model's.
+        network: From patches to logits.
+        settings: Of prediction; nnU-Net's own without mirroring by default.
+        previous_file: Label map of a cascade's previous stage.
+
+    Returns:
+        The label map, and the image without its voxels: what
+        :func:`~nnunet_kd.deployment.inference.images.write_label_map` takes.
+
+    Raises:
+        UsageError: If a file or the network's output cannot be used.
+    """
+    settings = settings or PipelineSettings()
+    image = read_case(files, plan)
+    previous = None if previous_file is None else read_image([previous_file], plan.image_reader_writer).array[0]
+    case, place = prepare_case(image, plan, previous, settings.resampling), image.without_voxels()
+    del image, previous  # the largest arrays of the case, before the network needs memory
+    return label_map(predict_prepared(case, plan, network, settings), case, plan, settings.resampling), place
 
 
 def _check_previous(image: Image, plan: InferencePlan, previous: NDArray[np.floating] | None) -> None:

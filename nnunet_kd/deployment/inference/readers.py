@@ -30,6 +30,7 @@ def read_simple_itk(file: Path, orientation: str | None = None) -> Raw:
         original = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(image.GetDirection())
         image = sitk.DICOMOrient(image, orientation)
     array = sitk.GetArrayFromImage(image)
+    n_axes = image.GetDimension()
     backwards = [abs(value) for value in image.GetSpacing()[::-1]]
     if array.ndim == 2:
         array, spacing = array[None, None], [max(backwards) * 999, *backwards]
@@ -39,13 +40,15 @@ def read_simple_itk(file: Path, orientation: str | None = None) -> Raw:
         spacing = backwards[1:]
     else:
         raise ValueError(f"expected an image of 2 to 4 axes, got {array.ndim}")
+    # of a fourth axis nothing is left in a label map; nnU-Net stops there
+    kept = min(n_axes, 3)
     geometry = {
-        "itk_spacing": image.GetSpacing(),
-        "itk_origin": image.GetOrigin(),
-        "itk_direction": image.GetDirection(),
+        "itk_spacing": image.GetSpacing()[:kept],
+        "itk_origin": image.GetOrigin()[:kept],
+        "itk_direction": tuple(np.reshape(image.GetDirection(), (n_axes, n_axes))[:kept, :kept].ravel().tolist()),
         "itk_orientation": original,
     }
-    return Raw(array=array, spacing=tuple(spacing), geometry=geometry, is_planar=len(backwards) == 2)
+    return Raw(array=array, spacing=tuple(spacing), geometry=geometry, is_planar=n_axes == 2)
 
 
 def read_simple_itk_reoriented(file: Path) -> Raw:
