@@ -142,6 +142,11 @@ def place_case(
     return PlacedCase(files, changes, sum(bool(part.reasons) for part in parts))
 
 
+def linked(case: Case, checked: CheckedCase, description: DatasetDescription, form: Form) -> bool:
+    """Tell whether all of a case's files will be links."""
+    return form.transfer == "link" and not any(part.reasons for part in _parts(case, checked, description, form))
+
+
 def is_placed(placed: PlacedCase, folder: Path, case: Case) -> bool:
     """Tell whether files that an earlier run wrote are still what it wrote.
 

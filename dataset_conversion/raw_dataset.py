@@ -14,11 +14,15 @@ from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
 from nnunet_kd.dataset_conversion.checking import CheckedCase, check_case
 from nnunet_kd.dataset_conversion.folds import patient_folds
 from nnunet_kd.dataset_conversion.journal import note, recall, stamp
-from nnunet_kd.dataset_conversion.placing import Form, PlacedCase, is_placed, place_case
+from nnunet_kd.dataset_conversion.placing import Form, PlacedCase, is_placed, linked, place_case
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, continued_folder, move_into_place
 
-_SECONDS_PER_CASE = 0.2  # reading and hashing a small volume; a wrong guess costs a second at most
+# Rough, to judge whether more processes pay; a wrong guess costs seconds at most.
+_SECONDS, _BYTES_PER_SECOND = 0.01, 10e6  # of opening a case's files, of reading them
+_LINK_SECONDS = 0.002
+_CLUSTER_SECONDS = 2.0  # that processes need to start
+_SAMPLE = 20
 RECORD = "conversion.json"
 SPLITS = "splits_final.json"
 
@@ -70,15 +74,18 @@ def write_raw_dataset(job: Job) -> Path:
     """
     target = _target(job)
     with continued_folder(target, _key(job)) as work:
-        checked = _run(job, partial(_check, job=_for_workers(job), work=work), job.cases, "Checking")
+        seconds = _seconds_per_case(job.cases)
+        checked = _run(job, partial(_check, job=_for_workers(job), work=work), job.cases, "Checking", seconds)
         faults = _all_faults(job.cases, checked)
         if faults and not job.skip_faulty:
             raise FaultyCasesError(faults, len(job.cases))
         kept = _kept(job, checked, {fault.case for fault in faults})
+        if all(linked(case, result, job.description, job.form) for case, result in kept):
+            seconds = _LINK_SECONDS
         new = work / "new"
         new.mkdir(exist_ok=True)
         try:
-            placed = _run(job, partial(_place, job=_for_workers(job), work=work), kept, "Writing")
+            placed = _run(job, partial(_place, job=_for_workers(job), work=work), kept, "Writing", seconds)
         except FaultyCasesError as error:
             raise UsageError(
                 f"expected to write {target}, but {error.faults[0].message}; free space and type the same again"
@@ -92,16 +99,31 @@ def write_raw_dataset(job: Job) -> Path:
 Pair = tuple[Case, CheckedCase]
 
 
-def _run(job: Job, function: Any, items: Sequence[Any], description: str) -> list[Any]:  # noqa: ANN401
+def _run(job: Job, function: Any, items: Sequence[Any], description: str, seconds: float) -> list[Any]:  # noqa: ANN401
     return map_cases(
         function,
         items,
         description=description,
         name=_name,
         scheduler=job.scheduler,
-        n_workers=None if job.scheduler else job.n_processes,
-        seconds_per_case=_SECONDS_PER_CASE,
+        n_workers=_n_workers(job, len(items), seconds),
+        seconds_per_case=seconds,
     )
+
+
+def _n_workers(job: Job, n_items: int, seconds: float) -> int | None:
+    """Return as many processes as were asked for, none beside this one where starting them takes longer."""
+    if job.scheduler or job.n_processes is None:
+        return None
+    saved = n_items * seconds * (1 - 1 / job.n_processes)
+    return job.n_processes if saved > _CLUSTER_SECONDS else 0
+
+
+def _seconds_per_case(cases: Sequence[Case]) -> float:
+    """Guess how long reading a case takes, from the sizes of some."""
+    states = [state for case in cases[:: max(1, len(cases) // _SAMPLE)] if (state := stamp(case, Path()))]
+    sizes = [sum({path: size for path, _, size, _ in state}.values()) for state in states]
+    return _SECONDS + sum(sizes) / max(1, len(sizes)) / _BYTES_PER_SECOND
 
 
 def _name(item: Case | Pair) -> str:
