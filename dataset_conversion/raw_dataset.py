@@ -122,7 +122,7 @@ def _n_workers(job: Job, n_items: int, seconds: float) -> int | None:
 def _seconds_per_case(cases: Sequence[Case]) -> float:
     """Guess how long reading a case takes, from the sizes of some."""
     states = [state for case in cases[:: max(1, len(cases) // _SAMPLE)] if (state := stamp(case, Path()))]
-    sizes = [sum({path: size for path, _, size, _ in state}.values()) for state in states]
+    sizes: list[int] = [sum({path: size for path, _, size, _ in state}.values()) for state in states]
     return _SECONDS + sum(sizes) / max(1, len(sizes)) / _BYTES_PER_SECOND
 
 
