@@ -143,7 +143,7 @@ def test_cut_file_is_refused(tmp_path: Path, name: str) -> None:
     write_image(read_image(source), tmp_path / name)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[:-40])
-    with pytest.raises((ValueError, EOFError)):
+    with pytest.raises((ValueError, EOFError), match="truncated: expected" if name == "a.nii" else ""):
         read_image(tmp_path / name)
 
 
