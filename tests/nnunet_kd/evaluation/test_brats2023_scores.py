@@ -56,7 +56,7 @@ def test_whole_structures_by_hand(true: list[int], found: list[int], expected: t
 def test_each_data_set_has_its_rules(
     name: str, rod: int, dice: tuple[float, ...], hd95: tuple[float, ...], tmp_path: Path, save_labels: SaveLabels
 ) -> None:
-    """In a core of 6 x 6 x 6 an enhancing cube of 2 x 2 x 2; two voxels beyond a gap of two are predicted as ``rod``."""
+    """In a core of 6 x 6 x 6 an enhancing cube of 2 x 2 x 2; beyond a gap of two, two voxels are found as ``rod``."""
     reference = np.zeros((24, 12, 12), np.uint8)
     reference[2:8, 2:8, 2:8] = 2
     prediction = reference.copy()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nnunet_kd.evaluation.labels import LabelScheme, Structure
-from nnunet_kd.evaluation.lits17_scores import METRICS, N_COUNTS, POOLED, SCORES, combine
+from nnunet_kd.evaluation.lits17_scores import METRICS, N_COUNTS, POOLED, SCORES, combine, object_scores
 
 SCHEME = LabelScheme(structures=(Structure(name="liver", labels=(1, 2)), Structure(name="lesion", labels=(2,))))
 NAN = float("nan")
@@ -61,6 +61,17 @@ def test_cases_by_hand(reference: str, prediction: str, liver: list[float], lesi
     found = score(reference, prediction)
     assert found.shape == (2, len(METRICS) + N_COUNTS)
     np.testing.assert_allclose(found[:, : len(METRICS)], [liver, lesion], atol=1e-12)
+
+
+def test_a_voxel_with_an_edge_at_the_outside_is_border() -> None:
+    """A cube of 3 x 3 x 3 and the same without the middle of an edge, which makes a border of its centre.
+
+    Both borders have 26 voxels; that centre and the edge's middle are 1 mm from the other, the rest is common.
+    """
+    prediction = np.ones((3, 3, 3), dtype=bool)
+    reference = prediction.copy()
+    reference[0, 0, 1] = False
+    assert object_scores(reference, prediction, (1.0, 1.0, 1.0))[2] == pytest.approx(2 / 52)
 
 
 @pytest.mark.parametrize(
