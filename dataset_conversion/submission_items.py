@@ -195,7 +195,9 @@ def group_tasks(folder: Path, tasks: Iterable[str]) -> tuple[dict[str, Path], li
 
 
 def _images_of_tasks(images: Path, places: Mapping[str, object], submission: Submission) -> dict[str, Path]:
-    found, _ = group_tasks(images, submission.tasks)
+    found, twice = group_tasks(images, submission.tasks)
+    if any(task in places for task in twice):
+        raise UsageError(f"expected one folder of images per task in {images}, found two of {twice[0]}; give another")
     if not found and len(places) == 1:
         return {next(iter(places)): images}  # imagesTs itself
     if not found:

@@ -81,6 +81,7 @@ def _write_model(student: Student, folder: Path, **dataset: Any) -> Path:
     plans = _toy_plans()
     settings = plans["configurations"]["3d_fullres"]
     settings |= {key: settings[key] * n_channels for key in ("normalization_schemes", "use_mask_for_norm")}
+    plans["foreground_intensity_properties_per_channel"] = {str(number): {} for number in range(n_channels)}
     description = {
         "channel_names": {str(number): f"channel {number}" for number in range(n_channels)},
         "labels": student.labels,

@@ -425,6 +425,8 @@ def test_tasks_share_one_archive(submit: Callable[..., Any], tasks: Path) -> Non
     assert status == 0, printed
     assert sorted(_opened(archive)) == [f"{task}/{case}.nii.gz" for task in TASKS for case in "xy"]
     assert _submit_tasks(submit, tasks, "--check", given="../out.zip")[0] == 0
+    (tasks.parent / "raw" / "Dataset002_Heart").mkdir()
+    assert "found two of Task02_Heart" in _submit_tasks(submit, tasks, "--check")[1]
 
 
 def test_faults_of_tasks_are_named_with_the_task(submit: Callable[..., Any], tasks: Path) -> None:
