@@ -71,7 +71,7 @@ def write_label_map(labels: NDArray[np.unsignedinteger], file: Path, image: Imag
     Raises:
         UsageError: If it cannot be written.
     """
-    narrow = labels.astype(np.uint8 if labels.max(initial=0) < 255 else np.uint16, copy=False)
+    narrow: NDArray[np.generic] = labels.astype(np.uint8 if labels.max(initial=0) < 255 else np.uint16, copy=False)
     temporary = file.with_name(f".{os.getpid()}.tmp.{file.name}")
     # Tiff3DIO keeps the spacing in a second file
     written = [temporary, *([temporary.with_suffix(".json")] if writer == "Tiff3DIO" else [])]

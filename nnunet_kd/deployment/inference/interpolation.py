@@ -7,6 +7,7 @@ from the box of the input that it depends on.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class AxisMap:
     @property
     def n_out(self) -> int:
         """Length of the axis afterwards."""
-        return self.matrix.shape[0]
+        return int(self.matrix.shape[0])
 
     def inputs(self, start: int, stop: int) -> tuple[int, int]:
         """Return the half-open stretch of the input that rows ``start`` to ``stop`` depend on."""
@@ -69,14 +70,15 @@ def axis_map(n_in: int, n_out: int, order: int, *, grid: bool = True, precision:
     """
     from scipy import ndimage
 
+    sampling: Any = ndimage  # its stubs take orders as literals
     unit = np.eye(n_in)
     if grid:
         factors = (1 / (n_in / n_out), 1)
-        matrix = ndimage.zoom(unit, factors, order=order, mode="nearest", grid_mode=True)
+        matrix = sampling.zoom(unit, factors, order=order, mode="nearest", grid_mode=True)
     else:
         rows = float(n_in) / n_out * (np.arange(n_out) + 0.5) - 0.5
         coordinates = np.array(np.meshgrid(rows, np.arange(n_in), indexing="ij"))
-        matrix = ndimage.map_coordinates(unit, coordinates, order=order, mode="nearest")
+        matrix = sampling.map_coordinates(unit, coordinates, order=order, mode="nearest")
     dtype = np.dtype(precision)
     matters = np.abs(matrix) > _NEGLIGIBLE[dtype]
     matrix = np.where(matters, matrix, 0).astype(dtype)

@@ -1,6 +1,7 @@
 """Label maps on another grid, as nnU-Net resamples the previous stage's segmentation of a cascade."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,24 +75,27 @@ def _zoomed(values: NDArray[np.generic], target: Sequence[int], order: int) -> N
     """Do what ``skimage.transform.resize(mode="edge", anti_aliasing=False)`` does, without loading it."""
     from scipy import ndimage
 
+    sampling: Any = ndimage  # its stubs take orders as literals
     image = values.astype(np.float64)
     factors = [1 / (before / after) for before, after in zip(image.shape, target, strict=True)]
-    zoomed: NDArray[np.float64] = ndimage.zoom(image, factors, order=order, mode="nearest", grid_mode=True)
+    zoomed: NDArray[np.float64] = sampling.zoom(image, factors, order=order, mode="nearest", grid_mode=True)
     return np.clip(zoomed, image.min(), image.max(), out=zoomed)
 
 
 def _along_axis(labels: Labels, target: Sequence[int], order: int) -> Labels:
     from scipy import ndimage
 
+    sampling: Any = ndimage
     scales = [float(before) / after for before, after in zip(labels.shape, target, strict=True)]
     grid = np.meshgrid(
         *(scale * (np.arange(n) + 0.5) - 0.5 for scale, n in zip(scales, target, strict=True)), indexing="ij"
     )
     values = labels.astype(np.float64)
     if order == 0:
-        return ndimage.map_coordinates(values, grid, order=0, mode="nearest").astype(labels.dtype)
+        nearest: Labels = sampling.map_coordinates(values, grid, order=0, mode="nearest").astype(labels.dtype)
+        return nearest
     result = np.zeros(target, dtype=labels.dtype)
     for label in np.unique(labels):
         indicator = (values == label).astype(np.float64)
-        result[np.round(ndimage.map_coordinates(indicator, grid, order=order, mode="nearest")) > 0.5] = label
+        result[np.round(sampling.map_coordinates(indicator, grid, order=order, mode="nearest")) > 0.5] = label
     return result

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ class Raw:
 
 def read_simple_itk(file: Path, orientation: str | None = None) -> Raw:
     """Read with SimpleITK: axes (z, y, x), a fourth as channels, a 2-D image as one slice."""
-    import SimpleITK as sitk  # noqa: N813  # its customary name
-
+    sitk = _untyped("SimpleITK")
     image = sitk.ReadImage(str(file))
     original = None
     if orientation is not None:
@@ -56,10 +56,9 @@ def read_simple_itk_reoriented(file: Path) -> Raw:
     return read_simple_itk(file, orientation="RAS")
 
 
-def write_simple_itk(labels: NDArray[np.unsignedinteger], file: Path, geometry: dict[str, Any]) -> None:
+def write_simple_itk(labels: NDArray[np.generic], file: Path, geometry: dict[str, Any]) -> None:
     """Write with SimpleITK, compressed, in the image's geometry and orientation."""
-    import SimpleITK as sitk  # noqa: N813  # its customary name
-
+    sitk = _untyped("SimpleITK")
     image = sitk.GetImageFromArray(labels[0] if len(geometry["itk_spacing"]) == 2 else labels)
     image.SetSpacing(geometry["itk_spacing"])
     image.SetOrigin(geometry["itk_origin"])
@@ -71,9 +70,8 @@ def write_simple_itk(labels: NDArray[np.unsignedinteger], file: Path, geometry: 
 
 def read_nibabel(file: Path, *, reorient: bool = False) -> Raw:
     """Read a 3-D NIfTI file with nibabel, axes reversed to SimpleITK's order."""
-    import nibabel
-
-    loaded: Any = nibabel.load(file)  # type: ignore[attr-defined]
+    nibabel = _untyped("nibabel")
+    loaded = nibabel.load(file)
     if loaded.ndim != 3:
         raise ValueError(f"expected an image of 3 axes, got {loaded.ndim}")
     image = loaded.as_reoriented(nibabel.io_orientation(loaded.affine)) if reorient else loaded
@@ -89,16 +87,15 @@ def read_nibabel_reoriented(file: Path) -> Raw:
     return read_nibabel(file, reorient=True)
 
 
-def write_nibabel(labels: NDArray[np.unsignedinteger], file: Path, geometry: dict[str, Any]) -> None:
+def write_nibabel(labels: NDArray[np.generic], file: Path, geometry: dict[str, Any]) -> None:
     """Write with nibabel, turned back to the image's orientation where it was turned."""
-    import nibabel
-    from nibabel.orientations import axcodes2ornt, ornt_transform
-
-    image: Any = nibabel.Nifti1Image(labels.transpose((2, 1, 0)), affine=geometry["affine"])  # type: ignore[no-untyped-call]
+    nibabel = _untyped("nibabel")
+    image = nibabel.Nifti1Image(labels.transpose((2, 1, 0)), affine=geometry["affine"])
     if "original_affine" in geometry:
-        there = nibabel.io_orientation(geometry["original_affine"])  # type: ignore[attr-defined]
-        image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), there))
-    nibabel.save(image, file)  # type: ignore[attr-defined]
+        turns = nibabel.orientations
+        there = turns.io_orientation(geometry["original_affine"])
+        image = image.as_reoriented(turns.ornt_transform(turns.axcodes2ornt("RAS"), there))
+    nibabel.save(image, file)
 
 
 def read_natural_image(file: Path) -> Raw:
@@ -115,7 +112,7 @@ def read_natural_image(file: Path) -> Raw:
     return Raw(array=array, spacing=(999, 1, 1), geometry={}, is_planar=True)
 
 
-def write_natural_image(labels: NDArray[np.unsignedinteger], file: Path, geometry: dict[str, Any]) -> None:  # noqa: ARG001
+def write_natural_image(labels: NDArray[np.generic], file: Path, geometry: dict[str, Any]) -> None:  # noqa: ARG001
     """Write a 2-D label map as an image."""
     from skimage import io
 
@@ -138,12 +135,17 @@ def read_tiff(file: Path) -> Raw:
     return Raw(array=array[None], spacing=tuple(spacing), geometry={})
 
 
-def write_tiff(labels: NDArray[np.unsignedinteger], file: Path, geometry: dict[str, Any]) -> None:
+def write_tiff(labels: NDArray[np.generic], file: Path, geometry: dict[str, Any]) -> None:
     """Write a compressed 3-D TIFF and its spacing beside it."""
     import tifffile
 
     tifffile.imwrite(file, data=labels, compression="zlib")
     file.with_suffix(".json").write_text(json.dumps({"spacing": list(geometry["spacing"])}, indent=4), encoding="utf-8")
+
+
+def _untyped(name: str) -> Any:  # noqa: ANN401  # a module
+    # SimpleITK and nibabel have hints for some of their functions only
+    return import_module(name)
 
 
 READ: dict[str, Callable[[Path], Raw]] = {
@@ -154,7 +156,7 @@ READ: dict[str, Callable[[Path], Raw]] = {
     "NaturalImage2DIO": read_natural_image,
     "Tiff3DIO": read_tiff,
 }
-WRITE: dict[str, Callable[[NDArray[np.unsignedinteger], Path, dict[str, Any]], None]] = {
+WRITE: dict[str, Callable[[NDArray[np.generic], Path, dict[str, Any]], None]] = {
     "SimpleITKIO": write_simple_itk,
     "SimpleITKIOWithReorient": write_simple_itk,
     "NibabelIO": write_nibabel,

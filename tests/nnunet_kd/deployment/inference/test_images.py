@@ -139,7 +139,7 @@ def with_nan(file: Path) -> None:
 @pytest.mark.parametrize(
     ("break_file", "message"),
     [
-        (lambda file: None, "found none"),
+        (lambda _: None, "found none"),
         (truncated, "cannot read"),
         (cut_plain, "truncated"),
         (with_nan, "not finite"),

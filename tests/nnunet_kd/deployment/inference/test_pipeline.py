@@ -153,11 +153,11 @@ def test_probabilities_are_nnunets(name: str, setup: Setup, as_function: Any) ->
     assert label_map(logits, case, plan).shape == image.shape[1:]
 
 
+@pytest.mark.filterwarnings("ignore")  # nnU-Net takes the mean of nothing
 def test_an_image_of_zeros_is_background_or_whatever_the_network_says(make_model: Any, as_function: Any) -> None:
     model = make_model(use_mask_for_norm=[True])
     image, network = np.zeros((1, 9, 11, 13), dtype=np.float32), model.network()
-    with pytest.warns(RuntimeWarning, match="empty slice|invalid value"):
-        expected = model.predictor(network).predict_single_npy_array(image, {"spacing": [1.0, 1.0, 1.0]})
+    expected = model.predictor(network).predict_single_npy_array(image, {"spacing": [1.0, 1.0, 1.0]})
     ours = predict_image(Image(array=image.copy(), spacing=(1.0, 1.0, 1.0)), model.ours(), as_function(network))
     np.testing.assert_array_equal(ours, expected)
 
@@ -245,6 +245,7 @@ def test_no_module_imports_them_even_lazily(file: Path) -> None:
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     assert not {name.split(".")[0] for name in names} & set(BANNED)
 
 
