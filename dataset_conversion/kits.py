@@ -30,7 +30,7 @@ def _description(year: int, dataset_id: int, variant: str = "") -> DatasetDescri
         channel_names=("CT",),
         labels=labels,
         regions_class_order=(1, 2) if year == 2019 else (1, 3, 2),
-        licence="CC BY-NC-SA 4.0",
+        licence=f"CC BY-NC-SA, see https://github.com/neheller/kits{year % 100}",
         reference=f"https://github.com/neheller/kits{year % 100}",
         release=str(year),
         description=f"Kidneys and their tumours{'' if year == 2019 else ' and cysts'} in CT",
