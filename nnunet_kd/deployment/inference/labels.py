@@ -68,7 +68,7 @@ def may_be_foreground(logits: Floats, *, has_regions: bool) -> NDArray[np.bool_]
     found = np.zeros(logits.shape[1:], dtype=bool)
     for row, hits in enumerate(found):
         values = logits[:, row].astype(np.float32)
-        above = values > 0 if has_regions else values[1:] > values[0]
+        above: NDArray[np.bool_] = values > 0 if has_regions else values[1:] > values[0]
         hits[...] = above.any(axis=0)
     return found
 
