@@ -119,7 +119,7 @@ def raw_source(folder: Path, plan: InferencePlan, label_folder: Path | None = No
     def load(case: str) -> tuple[Array, Labels | None]:
         return _load_raw(files[case], label_files.get(case), plan)
 
-    return Source(origin=f"cases of {folder.name}", cases=tuple(files), load=load)
+    return Source(origin=f"cases in the folder {folder.name}", cases=tuple(files), load=load)
 
 
 def _load_raw(files: Sequence[Path], label_file: Path | None, plan: InferencePlan) -> tuple[Array, Labels | None]:
@@ -188,7 +188,7 @@ def _spread(source: Source, cases: Sequence[str], plan: InferencePlan, n: int, r
 def _centre(
     shape: Sequence[int], labels: Labels | None, plan: InferencePlan, turn: int, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    present = [] if labels is None else np.intersect1d(labels, plan.foreground_labels)
+    present = () if labels is None else np.intersect1d(labels, plan.foreground_labels)
     if labels is None or not len(present):
         return tuple(int(rng.integers(n)) for n in shape)
     voxels = np.flatnonzero(labels == present[turn % len(present)])

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ def import_nncf() -> Any:  # noqa: ANN401  # a module
     """
     os.environ.setdefault("NNCF_CI", "1")  # read at import; NNCF has no other switch
     try:
-        import nncf
+        nncf = import_module("nncf")
     except ImportError as error:
         raise UsageError(f"nncf cannot be imported ({error}); type: pip install 'nnunet-kd[int8]'") from error
-    nncf.set_log_level(logging.ERROR)  # type: ignore[no-untyped-call,unused-ignore]
+    nncf.set_log_level(logging.ERROR)
     return nncf
 
 
@@ -66,8 +67,8 @@ def quantise(
     if max_drop is None or score is None:
         return nncf.quantize(model, data, **settings)
 
-    def validate(compiled: Any, inputs: Iterable[Array]) -> float:  # noqa: ANN401  # OpenVINO's compiled model
-        return score([np.array(compiled(patch)[0][0]) for patch in inputs])
+    def validate(compiled: Any, items: Iterable[Patch]) -> float:  # noqa: ANN401  # OpenVINO's compiled model
+        return score([np.array(compiled(_as_input(patch))[0][0]) for patch in items])
 
     return nncf.quantize_with_accuracy_control(
         model,
