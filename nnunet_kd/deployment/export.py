@@ -27,7 +27,7 @@ from nnunet_kd.deployment.example_patches import (
 )
 from nnunet_kd.deployment.inference.plan import InferencePlan, make_inference_plan
 from nnunet_kd.deployment.model_card import model_card
-from nnunet_kd.deployment.parity import DEFAULTS, Agreement, Array, Tolerance, check_agreement, compare, run_network
+from nnunet_kd.deployment.parity import Agreement, Array, Tolerance, check_agreement, compare, run_network
 from nnunet_kd.deployment.runtimes import LIBRARIES, computes_bf16, import_runtime, network_from_file
 from nnunet_kd.errors import UsageError
 from nnunet_kd.hardware import describe
@@ -53,7 +53,7 @@ class ExportSettings:
         cases: Folder of raw images to compare on; ``None`` takes preprocessed ones, else noise.
         labels: Folder of their label maps.
         n_patches: Patches to compare on, at least 1.
-        tolerance: What the export may differ by; ``None`` takes the precision's default.
+        tolerance: What the export may differ by.
         threads: Cores to use; ``None`` takes all.
 
     Raises:
@@ -66,7 +66,7 @@ class ExportSettings:
     cases: Path | None = None
     labels: Path | None = None
     n_patches: int = 8
-    tolerance: Tolerance = DEFAULTS["f32"]
+    tolerance: Tolerance
     threads: int | None = None
 
     def __post_init__(self) -> None:

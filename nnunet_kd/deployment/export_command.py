@@ -66,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", type=Path, metavar="FOLDER", help="label maps of those cases, for Dice")
     add("--patches", type=_count, default=8, metavar="N", help="patches to compare on (default: %(default)s)")
     add("--tolerance", type=_share, metavar="SHARE", help="share of voxels that may have another label")
-    add("--logit-tolerance", type=_not_negative, metavar="D", help="largest difference of a logit (default: f32 0.01)")
+    add(
+        "--logit-tolerance",
+        type=_not_negative,
+        metavar="D",
+        help="largest difference of a logit (default: f32 0.1, with onnx 0.001)",
+    )
     add(
         "--max-drop",
         type=_share,
@@ -80,10 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Check the model, write the bundle and print its figures and how to predict with it."""
     from nnunet_kd.deployment.export import ExportSettings, export_model
-    from nnunet_kd.deployment.parity import DEFAULTS, Tolerance
+    from nnunet_kd.deployment.parity import Tolerance, default_tolerance
     from nnunet_kd.planning.model_folder import open_model_folder
 
-    default = DEFAULTS[options.precision]
+    default = default_tolerance(options.format, options.precision)
     tolerance = Tolerance(
         voxels=default.voxels if options.tolerance is None else options.tolerance,
         logit=default.logit if options.logit_tolerance is None else options.logit_tolerance,

@@ -30,12 +30,20 @@ class Tolerance:
     dice: float | None = None
 
 
-# rounding of bfloat16 and int8 shifts logits by far more than it changes labels, so theirs are reported only
-DEFAULTS = {
-    "f32": Tolerance(voxels=0.001, logit=0.01),
-    "bf16": Tolerance(voxels=0.01),
-    "int8": Tolerance(voxels=0.02),
-}
+def default_tolerance(runtime: str, precision: str) -> Tolerance:
+    """Return what an export may differ by unless it is said.
+
+    Rounding of bfloat16 and int8 shifts logits by far more than it changes labels, so that these are reported only.
+    OpenVINO's own normalisation adds up in single precision: its error grows with the patch and is some 10^-3 at 40 x
+    56 x 40. ONNX bundles have a more exact one.
+
+    Args:
+        runtime: ``openvino`` or ``onnx``.
+        precision: ``f32``, ``bf16`` or ``int8``.
+    """
+    if precision != "f32":
+        return Tolerance(voxels={"bf16": 0.01, "int8": 0.02}[precision])
+    return Tolerance(voxels=0.001, logit=0.1 if runtime == "openvino" else 0.001)
 
 
 @dataclass(frozen=True, kw_only=True)

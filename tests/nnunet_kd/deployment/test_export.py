@@ -1,7 +1,9 @@
 """Exports as a whole: the bundle holds the mean of the folds, and nothing is written where anything is wrong."""
 
 import json
+import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,7 @@ def test_given_cases_are_compared_with_their_labels(make_model: MakeModel, tmp_p
     assert (report["n_cases"], report["dice_against"]) == (2, "reference labels")
     assert 0 <= report["precisions"]["f32"]["dice_reference"] <= 1
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
-    for expected in ("Dataset999_Toy", "fold 0", "inner = 1", "16 x 16 x 16", "cases in the folder cases", "-m bundle", "MRI"):
+    for expected in ("Dataset999_Toy", "fold 0", "inner = 1", "16 x 16 x 16", "folder cases", "-m bundle", "MRI"):
         assert expected in card
 
 
@@ -160,11 +162,9 @@ def test_a_wrong_network_is_caught_by_the_comparison(
     to_openvino = conversion.to_openvino
 
     def with_a_fault(network: torch.nn.Module, shape: tuple[int, ...]) -> Any:
-        weight = next(network.parameters())
-        weight.data[0] += 1
-        model = to_openvino(network, shape)
-        weight.data[0] -= 1
-        return model
+        other = deepcopy(network)
+        list(other.parameters())[-1].data += 1
+        return to_openvino(other, shape)
 
     monkeypatch.setattr(conversion, "to_openvino", with_a_fault)
     assert "differs from PyTorch" in refusal(make_model(), "--patches", "1")
@@ -192,15 +192,13 @@ def test_an_earlier_bundle_is_replaced_only_when_asked(
         (["--labels", "."], "--labels belongs to --cases"),
         (["--cases", "/absent"], "--cases: expected a folder, found none at /absent"),
         (["-f", "3"], "expected fold 3 in .*found folds: 0"),
-        (["-chk", "checkpoint_best.pth"], "expected checkpoint_best.pth"),
+        (["-chk", "checkpoint_best.pth"], "found no fold with checkpoint_best.pth"),
     ],
     ids=["onnx_bf16", "onnx_int8", "onnx_half", "labels_alone", "no_cases", "no_fold", "no_checkpoint"],
 )
 def test_options_that_do_not_fit_are_refused(
     make_model: MakeModel, refusal: Callable[..., str], arguments: list[str], message: str
 ) -> None:
-    import re
-
     assert re.search(message, refusal(make_model(), *arguments))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from nnunet_kd.deployment import runtimes
 from nnunet_kd.deployment.conversion import save_onnx, save_openvino, to_openvino
 from nnunet_kd.deployment.export import ExportSettings, export_model
+from nnunet_kd.deployment.parity import Tolerance
 from nnunet_kd.deployment.runtimes import computes_bf16, network_from_file
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.model_folder import open_model_folder
@@ -24,6 +25,7 @@ WITHOUT_TORCH = """
 import sys
 import numpy as np
 from nnunet_kd.deployment.bundle import open_bundle
+from nnunet_kd.deployment.parity import Tolerance
 from nnunet_kd.deployment.runtimes import open_network
 bundle = open_bundle(sys.argv[1])
 logits = open_network(bundle, threads=1)(np.ones(bundle.input_shape, dtype=np.float32))
@@ -119,7 +121,7 @@ def test_no_threads_and_bf16_in_onnx_are_refused(save: Callable[[str], Path]) ->
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_bundle_runs_without_torch_and_nnunet(make_model: Callable[..., Path], tmp_path: Path, runtime: str) -> None:
     pytest.importorskip(runtimes.LIBRARIES[runtime])
-    settings = ExportSettings(runtime=runtime, n_patches=1, threads=1)
+    settings = ExportSettings(runtime=runtime, n_patches=1, threads=1, tolerance=Tolerance(voxels=0))
     export_model(open_model_folder(make_model()), tmp_path / "bundle", settings)
     finished = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, tmp_path / "bundle"], check=False, capture_output=True, text=True
