@@ -111,6 +111,17 @@ class Workplace:
         plans_file.write_text(json.dumps(plans, indent=4))
         marker.touch()
 
+    def _equalise(self, training: Training) -> None:
+        """Give a student the batches of the study: its plans start from its teacher's, who may have seen others."""
+        path = self.preprocessed / training.dataset / f"{training.plans}.json"
+        plans = json.loads(path.read_text())
+        base = json.loads((path.parent / "nnUNetPlans.json").read_text())
+        own, common = (each["configurations"][training.configuration] for each in (plans, base))
+        own["batch_size"] = common["batch_size"]
+        if own["patch_size"] != common["patch_size"]:
+            raise SystemExit(f"{training.name}: patch {own['patch_size']}, the other arms have {common['patch_size']}")
+        path.write_text(json.dumps(plans, indent=4))
+
     def model_folder(self, training: Training) -> Path:
         """Return where nnU-Net puts a training."""
         return self.results / training.dataset / f"KDTrainer__{training.plans}__{training.configuration}"
@@ -121,6 +132,7 @@ class Workplace:
         teachers = [word for teacher in training.teachers for word in ("--teacher", str(teacher))]
         plan = ["-m", "nnunet_kd", "plan", *where, "--overwrite", *teachers, *training.options]
         self.call(plan, f"{training.name}.plan")
+        self._equalise(training)
         if "cached" in training.options:  # made for the first seed, found by the others; not part of the run's seconds
             self.call(
                 ["-m", "nnunet_kd", "cache_teacher", *where, "-f", str(training.fold), "-np", "0"],
