@@ -53,15 +53,13 @@ class AxisMap:
 
 
 @lru_cache(maxsize=64)
-def axis_map(n_in: int, n_out: int, order: int, *, grid: bool = True, precision: str = "float64") -> AxisMap:
+def axis_map(n_in: int, n_out: int, order: int, precision: str = "float64") -> AxisMap:
     """Return the map that resizes an axis as ``scipy.ndimage`` does with ``mode="nearest"``.
 
     Args:
         n_in: Length before.
         n_out: Length after; voxel edges of both axes coincide.
         order: Spline order, 0 to 5.
-        grid: Whether coordinates are rounded as ``zoom(grid_mode=True)`` does, which skimage's ``resize`` calls, or
-            else as nnU-Net does when it calls ``map_coordinates`` itself. It decides ties of order 0.
         precision: Type of the matrix, ``float64`` or ``float32``.
 
     Example:
@@ -71,14 +69,9 @@ def axis_map(n_in: int, n_out: int, order: int, *, grid: bool = True, precision:
     from scipy import ndimage
 
     sampling: Any = ndimage  # its stubs take orders as literals
-    unit = np.eye(n_in)
-    if grid:
-        factors = (1 / (n_in / n_out), 1)
-        matrix = sampling.zoom(unit, factors, order=order, mode="nearest", grid_mode=True)
-    else:
-        rows = float(n_in) / n_out * (np.arange(n_out) + 0.5) - 0.5
-        coordinates = np.array(np.meshgrid(rows, np.arange(n_in), indexing="ij"))
-        matrix = sampling.map_coordinates(unit, coordinates, order=order, mode="nearest")
+    # what skimage's resize calls; the coordinates are those that nnU-Net gives to map_coordinates, to the last bit
+    factors = (1 / (n_in / n_out), 1)
+    matrix = sampling.zoom(np.eye(n_in), factors, order=order, mode="nearest", grid_mode=True)
     dtype = np.dtype(precision)
     matters = np.abs(matrix) > _NEGLIGIBLE[dtype]
     matrix = np.where(matters, matrix, 0).astype(dtype)

@@ -94,8 +94,7 @@ def find_route(
                 int(shape[axis]),
                 int(target[axis]),
                 settings.order_z if axis == apart else settings.order,
-                grid=axis != apart,
-                precision=precision,
+                precision,
             ),
         )
         for axis in order

@@ -66,6 +66,36 @@ def test_slabs_give_nnunets_labels(
     np.testing.assert_array_equal(ours, expected)
 
 
+def nnunets_labels(logits: np.ndarray, target: tuple[int, ...], order: int) -> np.ndarray:
+    spacings = [tuple(1.0 for _ in target), tuple(n / m for n, m in zip(logits.shape[1:], target, strict=True))]
+    labels: np.ndarray = resample_data_or_seg_to_shape(logits, target, *spacings, order=order).argmax(0)
+    return labels
+
+
+def test_ties_go_to_the_first_as_in_half_precision() -> None:
+    """Logits that differ by the last digit of half precision, at twice the resolution, where weights are exact."""
+    logits = (1 + np.random.default_rng(0).integers(0, 2, size=(3, 6, 7, 5)) / 1024).astype(np.float16)
+    ours = np.empty((12, 14, 10), dtype=np.uint8)
+    write_labels(logits, route_of((6, 7, 5), ours.shape, (1, 1, 1), (0.5, 0.5, 0.5)), ours)
+    np.testing.assert_array_equal(ours, nnunets_labels(logits, ours.shape, 1))
+    in_between = np.empty_like(ours)
+    write_labels(logits.astype(np.float32), route_of((6, 7, 5), ours.shape, (1, 1, 1), (0.5,) * 3), in_between)
+    assert (ours != in_between).any()
+
+
+def test_splines_may_find_foreground_between_background() -> None:
+    logits = np.full((2, 1, 1, 12), 2, dtype=np.float32)
+    logits[0, ..., 5:7] = 0.5
+    logits[1] = 0.45
+    logits[0, ..., 0], logits[1, ..., 0] = -1, -5  # so that clipping to the range leaves the overshoot
+    ours = np.empty((1, 1, 24), dtype=np.uint8)
+    write_labels(logits, route_of((1, 1, 12), ours.shape, (1, 1, 1), (1, 1, 0.5), order=3), ours)
+    expected = nnunets_labels(logits, ours.shape, 3)
+    assert not logits.argmax(0).any()
+    assert expected.any()
+    np.testing.assert_array_equal(ours, expected)
+
+
 @GRIDS
 @pytest.mark.parametrize(("labels", "regions"), [(LABELS, None), (REGIONS, (1, 2, 3))], ids=["labels", "regions"])
 def test_probabilities_are_nnunets(

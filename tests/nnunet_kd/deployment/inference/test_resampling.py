@@ -25,11 +25,12 @@ GRIDS = pytest.mark.parametrize(
         ((11, 5, 12), (1.0, 5.0, 1.0), (0.8, 3.0, 1.0)),
         ((12, 10, 6), (1.0, 1.0, 4.0), (1.0, 0.8, 3.0)),
         ((9, 8, 7), (2.0, 2.0, 0.5), (1.0, 2.0, 1.0)),
+        ((6, 8, 7), (5.0, 1.0, 1.0), (1.0, 1.0, 4.5)),
         ((1, 14, 12), (999.0, 1.0, 1.0), (999.0, 0.7, 0.8)),
         ((9, 8, 7), (1.0, 1.0, 1.0), (2.0, 2.0, 2.0)),
         ((5, 5, 5), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
     ],
-    ids=["isotropic", "axis0", "axis1", "axis2", "two-coarse", "slice", "ties", "equal"],
+    ids=["isotropic", "axis0", "axis1", "axis2", "two-coarse", "crossed", "slice", "ties", "equal"],
 )
 SETTINGS = pytest.mark.parametrize(
     "settings",
