@@ -30,7 +30,7 @@ def teacher_block(n_axes: int) -> dict[str, Any]:
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
             "n_stages": 3,
-            "features_per_stage": [4, 8, 8],
+            "features_per_stage": [8, 16, 16],
             "conv_op": f"torch.nn.modules.conv.Conv{n_axes}d",
             "kernel_sizes": kernels,
             "strides": strides,
@@ -80,7 +80,7 @@ def error(network: nn.Module, shape: tuple[int, ...], runtime: str, folder: Path
         pytest.param(student, n_axes, marks=[] if student in NNUNETS else pytest.mark.slow)
         for student in STUDENTS
         for n_axes in (2, 3)
-        if n_axes == 2 or student in VOLUMES
+        if (student in VOLUMES if n_axes == 3 else student != "dsm_unet")  # which has three axes
     ],
 )
 def test_every_architecture_computes_the_same(student: str, n_axes: int, runtime: str, tmp_path: Path) -> None:

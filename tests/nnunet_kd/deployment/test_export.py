@@ -63,6 +63,11 @@ def mean_of_folds(model: Path, folds: tuple[str, ...], patch: torch.Tensor) -> n
     return (total / len(folds)).numpy()
 
 
+def change_checkpoint(model: Path, **values: Any) -> None:
+    file = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(file, weights_only=False), **values}, file)
+
+
 def write_cases(folder: Path, n: int = 4) -> Path:
     (folder / "labels").mkdir(parents=True)
     for index in range(n):
@@ -216,3 +221,29 @@ def test_regions_and_a_cascade_keep_their_facts(make_model: MakeModel, tmp_path:
     assert set(report["precisions"]["f32"]["dice_of_predictions"]) == {"a", "b", "c"}
     assert open_bundle(tmp_path / "bundle").plan.regions_class_order == (1, 2, 3)
     assert "a = 1 + 2" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+
+
+def test_a_cascade_takes_the_previous_stages_labels(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model()
+    plans = json.loads((model / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["previous_stage"] = "3d_lowres"
+    (model / "plans.json").write_text(json.dumps(plans))
+    network = build_network(open_model_folder(model), deep_supervision=True)
+    change_checkpoint(model, network_weights=network.state_dict())
+    run(model, tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    assert (bundle.input_shape, bundle.plan.previous_stage) == ((1, 3, 16, 16, 16), "3d_lowres")
+    assert "| previous stage | 3d_lowres" in (bundle.path / "MODEL_CARD.md").read_text()
+
+
+def test_a_2d_model_takes_slices(make_model: MakeModel, tmp_path: Path) -> None:
+    plans = json.loads((make_model("nnUNetTrainer_5epochs") / "plans.json").read_text())
+    block = plans["configurations"]["3d_fullres"]["architecture"]
+    planar = {"kernel_sizes": [[3, 3], [3, 3]], "strides": [[1, 1], [2, 2]], "conv_op": "torch.nn.Conv2d"}
+    block["arch_kwargs"] |= {**planar, "norm_op": "torch.nn.InstanceNorm2d"}
+    model = make_model(architecture=block, patch_size=[16, 12], spacing=[1.0, 1.0])
+    change_checkpoint(model, inference_allowed_mirroring_axes=(0, 1))
+    cases = write_cases(tmp_path / "cases", n=2)
+    report = run(model, tmp_path / "bundle", "--cases", cases, "--labels", cases / "labels")
+    assert open_bundle(tmp_path / "bundle").input_shape == (1, 1, 16, 12)
+    assert report["precisions"]["f32"]["max_logit_difference"] < 1e-4
