@@ -69,7 +69,7 @@ def may_be_foreground(logits: Floats, *, has_regions: bool) -> NDArray[np.bool_]
     for row, hits in enumerate(found):
         values = logits[:, row].astype(np.float32)
         above: NDArray[np.bool_] = values > 0 if has_regions else values[1:] > values[0]
-        hits[...] = above.any(axis=0)
+        np.logical_or.reduce(above, axis=0, out=hits)
     return found
 
 
@@ -83,7 +83,7 @@ def foreground_box(foreground: NDArray[np.bool_], route: Route, box: Box) -> lis
     """
     maps = dict(route.steps)
     low, high = maps[0].inputs(*box[0]) if 0 in maps else box[0]
-    plane = foreground[low:high].any(axis=0)
+    plane: NDArray[np.bool_] = np.logical_or.reduce(foreground[low:high], axis=0)
     shrunk = [tuple(box[0])]
     for axis, along in ((1, plane.any(axis=1)), (2, plane.any(axis=0))):
         hits = np.flatnonzero(along)
