@@ -26,9 +26,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("nnunet_kd.deployment.export_command", "write a model as a bundle that runs without PyTorch"),
     "postprocess": ("nnunet_kd.postprocessing.command", "apply a challenge's published rules to predictions"),
     "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),
-    "convert": ("nnunet_kd.dataset_conversion.command", "turn a challenge's download into an nnU-Net data set"),
+    "convert": (
+        "nnunet_kd.dataset_conversion.incoming.command",
+        "turn a challenge's download into a data set",
+    ),
     "submit": (
-        "nnunet_kd.dataset_conversion.submit_command",
+        "nnunet_kd.dataset_conversion.outgoing.command",
         "turn predictions into the file that a challenge's organisers take",
     ),
     "doctor": ("nnunet_kd.doctor", "check the installation and say how to mend each fault"),

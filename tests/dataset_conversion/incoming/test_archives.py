@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_kd.dataset_conversion import archives
-from nnunet_kd.dataset_conversion.archives import unpacked
+from nnunet_kd.dataset_conversion.incoming import archives
+from nnunet_kd.dataset_conversion.incoming.archives import unpacked
 from nnunet_kd.errors import UsageError
 
 FILES = {"Task/a.txt": b"a" * 3000, "Task/sub/b.txt": b"b", "Task/sub/._b.txt": b"mac", "__MACOSX/x": b"mac"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
-from nnunet_kd.dataset_conversion.volumes import Image, parts, read_image
+from nnunet_kd.dataset_conversion.incoming.volumes import Image, parts, read_image
 
 _GEOMETRY_TOLERANCE = 1e-3  # of a voxel's edge: what rounding to float32 in a header amounts to
 

@@ -15,8 +15,8 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nnunet_kd.dataset_conversion import run_inference
 from nnunet_kd.dataset_conversion.challenge import Submission
+from nnunet_kd.dataset_conversion.outgoing import run_inference
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_kd.dataset_conversion.label_layers import painted
+from nnunet_kd.dataset_conversion.incoming.label_layers import painted
 
 AFFINE = np.array([[0, 0, -0.7, 3], [0, -0.8, 0, 1], [-2.5, 0, 0, 0], [0, 0, 0, 1]])
 

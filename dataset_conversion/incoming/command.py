@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.cases import FaultyCasesError
-from nnunet_kd.dataset_conversion.archives import ENDINGS, Unpacked, is_archive, unpacked
 from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription
 from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
-from nnunet_kd.dataset_conversion.placing import Form
-from nnunet_kd.dataset_conversion.raw_dataset import RECORD, Job, write_raw_dataset
-from nnunet_kd.dataset_conversion.volumes import GZIP_LEVEL, WRITABLE
+from nnunet_kd.dataset_conversion.incoming.archives import ENDINGS, Unpacked, is_archive, unpacked
+from nnunet_kd.dataset_conversion.incoming.placing import Form
+from nnunet_kd.dataset_conversion.incoming.raw_dataset import RECORD, Job, write_raw_dataset
+from nnunet_kd.dataset_conversion.incoming.volumes import GZIP_LEVEL, WRITABLE
 from nnunet_kd.errors import UsageError
 
 EXAMPLE = "nnunet_kd convert decathlon Downloads/Task04_Hippocampus.tar"

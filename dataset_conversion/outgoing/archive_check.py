@@ -10,11 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_kd.cases import Fault
-from nnunet_kd.dataset_conversion.archive_writer import ENDINGS, members
 from nnunet_kd.dataset_conversion.challenge import Submission
-from nnunet_kd.dataset_conversion.label_volumes import decode, grid_faults, read_grid, value_faults
-from nnunet_kd.dataset_conversion.submission import all_grid_faults, raise_faults, rule_of, sums_beside
-from nnunet_kd.dataset_conversion.submission_items import Group, Item, list_items
+from nnunet_kd.dataset_conversion.outgoing.archive_writer import ENDINGS, members
+from nnunet_kd.dataset_conversion.outgoing.items import Group, Item, list_items
+from nnunet_kd.dataset_conversion.outgoing.label_volumes import decode, grid_faults, read_grid, value_faults
+from nnunet_kd.dataset_conversion.outgoing.submission import all_grid_faults, raise_faults, rule_of, sums_beside
 from nnunet_kd.errors import UsageError
 
 

@@ -16,7 +16,7 @@ from zlib import error as ZlibError  # noqa: N812  # an exception, named like a 
 
 from tqdm import tqdm
 
-from nnunet_kd.dataset_conversion.volumes import sha256
+from nnunet_kd.dataset_conversion.incoming.volumes import sha256
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import work_folder
 

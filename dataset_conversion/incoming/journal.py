@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.dataset_conversion.challenge import Case
-from nnunet_kd.dataset_conversion.checking import volumes_of
-from nnunet_kd.dataset_conversion.volumes import parts
+from nnunet_kd.dataset_conversion.incoming.checking import volumes_of
+from nnunet_kd.dataset_conversion.incoming.volumes import parts
 
 Stamp = list[list[Any]]
 

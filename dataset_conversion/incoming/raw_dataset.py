@@ -11,10 +11,10 @@ from typing import Any
 from nnunet_kd import __version__
 from nnunet_kd.cases import Fault, FaultyCasesError, map_cases
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
-from nnunet_kd.dataset_conversion.checking import CheckedCase, check_case
-from nnunet_kd.dataset_conversion.folds import patient_folds
-from nnunet_kd.dataset_conversion.journal import note, recall, stamp
-from nnunet_kd.dataset_conversion.placing import Form, PlacedCase, is_placed, linked, place_case
+from nnunet_kd.dataset_conversion.incoming.checking import CheckedCase, check_case
+from nnunet_kd.dataset_conversion.incoming.folds import patient_folds
+from nnunet_kd.dataset_conversion.incoming.journal import note, recall, stamp
+from nnunet_kd.dataset_conversion.incoming.placing import Form, PlacedCase, is_placed, linked, place_case
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, continued_folder, move_into_place
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
-from nnunet_kd.dataset_conversion.checking import CheckedCase, volumes_of
-from nnunet_kd.dataset_conversion.label_layers import painted
-from nnunet_kd.dataset_conversion.volumes import (
+from nnunet_kd.dataset_conversion.incoming.checking import CheckedCase, volumes_of
+from nnunet_kd.dataset_conversion.incoming.label_layers import painted
+from nnunet_kd.dataset_conversion.incoming.volumes import (
     WRITABLE,
     Image,
     as_labels,
@@ -104,7 +104,7 @@ def place_case(
 
     Args:
         case: A case without faults.
-        checked: What :func:`~nnunet_kd.dataset_conversion.checking.check_case` said of it.
+        checked: What :func:`~nnunet_kd.dataset_conversion.incoming.checking.check_case` said of it.
         source: Folder the paths of ``checked`` are relative to.
         folder: The data set's.
         description: Says which value of a label map becomes which.

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunet_kd.dataset_conversion.volumes import (
+from nnunet_kd.dataset_conversion.incoming.volumes import (
     as_labels,
     channel,
     parts,

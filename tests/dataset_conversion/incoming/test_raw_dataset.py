@@ -16,9 +16,9 @@ import pytest
 
 from nnunet_kd.cases import FaultyCasesError
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription, Volume
-from nnunet_kd.dataset_conversion.checking import check_case
-from nnunet_kd.dataset_conversion.placing import Form
-from nnunet_kd.dataset_conversion.raw_dataset import Job, write_raw_dataset
+from nnunet_kd.dataset_conversion.incoming.checking import check_case
+from nnunet_kd.dataset_conversion.incoming.placing import Form
+from nnunet_kd.dataset_conversion.incoming.raw_dataset import Job, write_raw_dataset
 from nnunet_kd.errors import UsageError
 
 DESCRIPTION = DatasetDescription(
@@ -346,7 +346,7 @@ def test_label_map_is_painted_from_masks(cases: list[Case], write: Callable[...,
 
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha"])
 def test_other_ending_is_written_and_described(cases: list[Case], write: Callable[..., Path], ending: str) -> None:
-    from nnunet_kd.dataset_conversion.volumes import read_image
+    from nnunet_kd.dataset_conversion.incoming.volumes import read_image
 
     folder = write(cases, form=Form(transfer="link", ending=ending))
     assert json.loads((folder / "dataset.json").read_text())["file_ending"] == ending

@@ -14,9 +14,9 @@ from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
 from nnunet_kd.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnunet_kd.dataset_conversion.clean_up import CleanUp
-    from nnunet_kd.dataset_conversion.submission import Written
-    from nnunet_kd.dataset_conversion.submission_items import Group
+    from nnunet_kd.dataset_conversion.outgoing.clean_up import CleanUp
+    from nnunet_kd.dataset_conversion.outgoing.items import Group
+    from nnunet_kd.dataset_conversion.outgoing.submission import Written
 
 EXAMPLE = (
     "nnunet_kd submit decathlon predictions -o decathlon.zip --images $nnUNet_raw\n"
@@ -111,7 +111,7 @@ def _conflicts(options: argparse.Namespace, submission: Submission) -> list[tupl
 
 
 def _container(options: argparse.Namespace, submission: Submission) -> int:
-    from nnunet_kd.dataset_conversion.container import write_container
+    from nnunet_kd.dataset_conversion.outgoing.container import write_container
 
     lines = write_container(
         options.challenge, submission, options.model, options.container, overwrite=options.overwrite
@@ -123,9 +123,9 @@ def _container(options: argparse.Namespace, submission: Submission) -> int:
 
 def _predictions(options: argparse.Namespace, found: Challenge, submission: Submission) -> int:
     # imported here, so that --help stays fast
-    from nnunet_kd.dataset_conversion.archive_check import check_archive, is_archive
-    from nnunet_kd.dataset_conversion.submission import check_groups, check_target, write_submission
-    from nnunet_kd.dataset_conversion.submission_items import make_groups
+    from nnunet_kd.dataset_conversion.outgoing.archive_check import check_archive, is_archive
+    from nnunet_kd.dataset_conversion.outgoing.items import make_groups
+    from nnunet_kd.dataset_conversion.outgoing.submission import check_groups, check_target, write_submission
 
     source: Path = options.predictions
     made_before = is_archive(source)
@@ -163,7 +163,7 @@ def _refuse_overlap(options: argparse.Namespace) -> None:
 
 
 def _clean_up(options: argparse.Namespace, group: Group) -> CleanUp:
-    from nnunet_kd.dataset_conversion.clean_up import prepare_clean_up
+    from nnunet_kd.dataset_conversion.outgoing.clean_up import prepare_clean_up
 
     if group.predictions is None:  # a task that is left out
         return prepare_clean_up(Path())
@@ -184,7 +184,7 @@ def _listing_faults(check: Callable[[], int]) -> int:
 
 
 def _summary(target: Path, written: Written) -> Sequence[str]:
-    from nnunet_kd.dataset_conversion.submission import sums_beside
+    from nnunet_kd.dataset_conversion.outgoing.submission import sums_beside
     from nnunet_kd.evaluation.cases import some
 
     lines = [f"{target}: {len(written.files)} cases, {written.n_bytes / 1e6:.3g} MB"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_kd.dataset_conversion.volumes import Image, as_labels, read_image
+from nnunet_kd.dataset_conversion.incoming.volumes import Image, as_labels, read_image
 
 
 def painted(layers: Sequence[tuple[Path, int]]) -> Image:

@@ -14,10 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_kd.cases import Fault, FaultyCasesError, map_cases
-from nnunet_kd.dataset_conversion.archive_writer import ENDINGS, Kind, members, pack
 from nnunet_kd.dataset_conversion.challenge import Submission
-from nnunet_kd.dataset_conversion.clean_up import CleanUp
-from nnunet_kd.dataset_conversion.label_volumes import (
+from nnunet_kd.dataset_conversion.outgoing.archive_writer import ENDINGS, Kind, members, pack
+from nnunet_kd.dataset_conversion.outgoing.clean_up import CleanUp
+from nnunet_kd.dataset_conversion.outgoing.items import Group, Item
+from nnunet_kd.dataset_conversion.outgoing.label_volumes import (
     Grid,
     decode,
     encode,
@@ -27,7 +28,6 @@ from nnunet_kd.dataset_conversion.label_volumes import (
     read_labels,
     value_faults,
 )
-from nnunet_kd.dataset_conversion.submission_items import Group, Item
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 

@@ -19,9 +19,9 @@ import pytest
 from nnunet_kd import cli
 from nnunet_kd.dataset_conversion.challenge import Challenge, Submission
 from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
-from nnunet_kd.dataset_conversion.clean_up import CleanUp, prepare_clean_up
-from nnunet_kd.dataset_conversion.submission import check_groups, write_submission
-from nnunet_kd.dataset_conversion.submission_items import Group, Item, make_groups
+from nnunet_kd.dataset_conversion.outgoing.clean_up import CleanUp, prepare_clean_up
+from nnunet_kd.dataset_conversion.outgoing.items import Group, Item, make_groups
+from nnunet_kd.dataset_conversion.outgoing.submission import check_groups, write_submission
 from nnunet_kd.errors import UsageError
 
 AFFINE = np.array([[-0.9, 0.1, 0, 31.5], [0.1, 0.9, 0, -12.25], [0, 0, 2.0, 104.0], [0, 0, 0, 1]])

@@ -20,8 +20,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_kd import cli
-from nnunet_kd.dataset_conversion import run_inference
 from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
+from nnunet_kd.dataset_conversion.outgoing import run_inference
 
 MODEL = "nnUNetTrainer__nnUNetKDPlans__3d_fullres"
 SHAPE = (20, 18, 16)
@@ -44,7 +44,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def _toy_plans() -> dict[str, Any]:
     """The plans of the toy student that the tests of releases have."""
-    file = Path(__file__).parents[1] / "nnunet_kd" / "deployment" / "conftest.py"
+    file = Path(__file__).parents[2] / "nnunet_kd" / "deployment" / "conftest.py"
     spec = importlib.util.spec_from_file_location("toy_students", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

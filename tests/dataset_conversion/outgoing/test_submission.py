@@ -19,10 +19,10 @@ import SimpleITK
 from nnunet_kd import cli
 from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Submission, Volume
 from nnunet_kd.dataset_conversion.challenges import MODULES
-from nnunet_kd.dataset_conversion.clean_up import CleanUp
-from nnunet_kd.dataset_conversion.label_volumes import ENDINGS
-from nnunet_kd.dataset_conversion.submission import check_groups, write_submission
-from nnunet_kd.dataset_conversion.submission_items import Group, Item
+from nnunet_kd.dataset_conversion.outgoing.clean_up import CleanUp
+from nnunet_kd.dataset_conversion.outgoing.items import Group, Item
+from nnunet_kd.dataset_conversion.outgoing.label_volumes import ENDINGS
+from nnunet_kd.dataset_conversion.outgoing.submission import check_groups, write_submission
 from nnunet_kd.errors import UsageError
 
 CASES = ("case_1", "case_2", "case_3")
@@ -380,7 +380,7 @@ def test_a_full_disk_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nnunet_kd.dataset_conversion.submission.pack", fail)
+    monkeypatch.setattr("nnunet_kd.dataset_conversion.outgoing.submission.pack", fail)
     before = sorted(tmp_path.iterdir())
     status, printed, _ = submit()
     assert status == 2
@@ -394,7 +394,7 @@ def test_what_reads_back_otherwise_is_not_given_out(
     def flipped(archive: Path) -> Any:
         return ((name, content[:-1]) for name, content in _opened(archive).items())
 
-    monkeypatch.setattr("nnunet_kd.dataset_conversion.submission.members", flipped)
+    monkeypatch.setattr("nnunet_kd.dataset_conversion.outgoing.submission.members", flipped)
     status, printed, archive = submit()
     assert status == 2
     assert "reads back otherwise" in printed

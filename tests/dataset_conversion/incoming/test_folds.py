@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_kd.dataset_conversion.challenge import Case
-from nnunet_kd.dataset_conversion.folds import patient_folds
+from nnunet_kd.dataset_conversion.incoming.folds import patient_folds
 
 
 def _cases(n_patients: int, n_each: int = 2, label: Path | None = Path("x")) -> list[Case]:

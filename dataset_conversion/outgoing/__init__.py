@@ -1,0 +1,1 @@
+"""From predictions to what organisers take: check, map back, pack, read back."""
