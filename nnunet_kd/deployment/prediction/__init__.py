@@ -1,0 +1,1 @@
+"""Predicting folders of cases: which files, in which order, and what is left behind."""
