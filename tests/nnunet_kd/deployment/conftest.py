@@ -1,7 +1,8 @@
-"""A small model folder as nnU-Net leaves it after training, written by hand."""
+"""A small model folder as nnU-Net leaves it after training, and a bundle, written by hand."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_kd.deployment import predictor
+from nnunet_kd.deployment.bundle import MODEL_FILES, WINDOW, Bundle, write_record
+from nnunet_kd.deployment.inference.plan import InferencePlan, Resampling
+
 DATASET = "Dataset999_Toy"
 DATASET_JSON = {
     "channel_names": {"0": "MRI"},
@@ -21,6 +26,27 @@ DATASET_JSON = {
     "dataset": {"case_0": {"images": ["/home/ada/raw/case_0_0000.nii.gz"], "label": "/home/ada/raw/case_0.nii.gz"}},
 }
 RESAMPLING = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+PLAN = InferencePlan(
+    dataset_name="Dataset999_Toy",
+    configuration="3d_fullres",
+    spacing=(1.0, 1.0, 1.0),
+    patch_size=(8, 8, 8),
+    transpose_forward=(0, 1, 2),
+    transpose_backward=(0, 1, 2),
+    normalization_schemes=("NoNormalization", "NoNormalization"),
+    use_mask_for_norm=(False, False),
+    foreground_intensity_properties=({}, {}),
+    resampling_data=Resampling(),
+    resampling_seg=Resampling(is_seg=True, order=1),
+    resampling_probabilities=Resampling(order=1),
+    channel_names=("MRI",),
+    labels={"background": 0, "high": 1, "low": 2},
+    regions_class_order=None,
+    file_ending=".nii.gz",
+    image_reader_writer="SimpleITKIO",
+    mirror_axes=(0, 1, 2),
+    previous_stage=None,
+)
 
 
 def _architecture() -> dict[str, Any]:
@@ -138,3 +164,44 @@ def image_folder(tmp_path: Path) -> Path:
     volume = np.random.default_rng(0).normal(size=(20, 18, 16)).astype(np.float32)
     nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / "case_9_0000.nii.gz")
     return folder
+
+
+def thresholds(patches: np.ndarray) -> np.ndarray:
+    """Background within 1 of 0, then label 1 above and 2 below."""
+    first = patches[:, :1]
+    return np.concatenate([np.ones_like(first), first, -first], axis=1)
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that makes a bundle; its files are empty and its network is the one given."""
+
+    def make(network: Any = thresholds, name: str = "bundle", runtime: str = "openvino", **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in MODEL_FILES[runtime]:
+            (folder / file).touch()
+        plan = replace(PLAN, **changes)
+        facts = {"runtime": runtime, "precision": "f32", "folds": (0,), "window": WINDOW, "versions": {}, "source": {}}
+        write_record(Bundle(path=folder, plan=plan, **facts))
+        monkeypatch.setattr(predictor, "network_from_file", lambda *_: network)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def write_images(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes images into a folder and returns it."""
+
+    def write(*names: str, shape: tuple[int, ...] = (12, 10, 9), seed: int = 0) -> Path:
+        folder = tmp_path / "images"
+        folder.mkdir(exist_ok=True)
+        for index, name in enumerate(names):
+            # eighths: far enough from the thresholds for sums in half precision
+            values = np.round(8 * np.random.default_rng(seed + index).normal(size=shape)) / 4 + 0.125
+            image = nib.Nifti1Image(values.astype(np.float32), np.array(nib.affines.from_matvec(np.eye(3), [5, -7, 9])))
+            nib.save(image, folder / f"{name}.nii.gz")
+        return folder
+
+    return write
