@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     from nnunet_kd.deployment.prediction.case_files import find_cases, part_of, split_list
     from nnunet_kd.deployment.prediction.records import check_same_settings, record_name
     from nnunet_kd.deployment.prediction.run import Job
+    from nnunet_kd.hardware import n_cores
 
     backend = _open_torch(options) if options.backend == "torch" else _open_bundle(options)
     _check_stage(backend, options.prev_stage_predictions)
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         cases=todo,
         output=output,
         record=record_name(options.num_parts, options.part_id) if into_folder else None,
-        threads=options.threads,
+        threads=options.threads or (None if options.backend == "torch" else n_cores()),
         n_workers=options.n_workers,
         start=start,
     )

@@ -121,7 +121,7 @@ def run_overlapped(
 
 
 def _prepare(stages: Stages, case: CaseFiles) -> _Work:
-    work = _Work(case)
+    work = _Work(case, fault=Fault(case.name, case.fault) if case.fault else None)
     return work.advance(lambda: stages.prepare(case, work.seconds))
 
 

@@ -46,9 +46,10 @@ def check_same_settings(folder: Path, identity: Mapping[str, Any]) -> None:
 
 def read_cases(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cases of an earlier record of the same settings, else none."""
-    if not file.is_file():
+    try:
+        record = read_json_object(file)
+    except UsageError:  # none, or torn by a crash: the label maps count, not this list
         return {}
-    record = read_json_object(file)
     same = isinstance(record.get("identity"), Mapping) and all(
         record["identity"].get(key) == value for key, value in identity.items() if key not in _UNIMPORTANT
     )
@@ -71,7 +72,7 @@ def write_record(
         file: To be written.
         identity: Model and settings.
         cases: By name, as :func:`case_entry` makes them.
-        threads: Cores for the network; ``None`` for all.
+        threads: Cores for the network; ``None`` where its library decides.
         seconds: Wall time of this run so far, from its arguments on.
         finished: Whether the run has come to its end.
     """

@@ -44,7 +44,7 @@ class Job:
         cases: To predict.
         output: The folder of label maps, or the one label map.
         record: File name of the record; ``None`` writes none and nothing else beside the label map.
-        threads: For the record: cores for the network.
+        threads: For the record: cores for the network; ``None`` where its library decides.
         n_workers: Threads that read, and as many that write.
         start: When the run began, as ``time.perf_counter`` counts.
     """
