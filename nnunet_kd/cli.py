@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "release": ("nnunet_kd.deployment.release_command", "pack a student so that stock nnU-Net predicts it"),
     "export": ("nnunet_kd.deployment.export_command", "write a model as a bundle that runs without PyTorch"),
     "predict": ("nnunet_kd.deployment.predict_command", "segment images with a bundle, without PyTorch and nnU-Net"),
+    "benchmark": ("nnunet_kd.deployment.benchmark_command", "seconds, memory and size of models, side by side"),
     "postprocess": ("nnunet_kd.postprocessing.command", "apply a challenge's published rules to predictions"),
     "compare": ("nnunet_kd.evaluation.command", "paired comparison of predictions: table, intervals, plot"),
     "convert": (

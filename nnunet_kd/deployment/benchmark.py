@@ -163,7 +163,7 @@ def measure(
 ) -> dict[str, list[Round]]:
     """Run every model over every case, in turns, ``settings.repeats`` times.
 
-    In each round every model gets a new process, which stays until the round ends and segments the first case once cold.
+    In each round every model gets a new process, which stays until the round ends and takes the first case once cold.
 
     Args:
         contenders: By name.
