@@ -22,10 +22,11 @@ _COLOURS = {
     "resample": "#D55E00",
     "write": "#009E73",
 }
+_BRIGHT = ("load", "preprocess")  # colours that white letters do not stand out from
 _DARK = "#222222"
 _STYLE: dict[Any, Any] = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13}
 _ROOM = 1.45  # of the longest bar, for the numbers beside it
-_NARROW = 0.06  # shares below this have no room for their number
+_NARROW = 0.09  # shares below this have no room for their number
 
 
 def plot_benchmark(found: Benchmark, file: Path) -> None:
@@ -58,7 +59,8 @@ def plot_benchmark(found: Benchmark, file: Path) -> None:
         )
         _draw_shares(right, cases)
         left.set_title("Start-up, once per process", loc="left")
-        middle.set_title(f"Each case after that (x: faster than {_cut(first)})", loc="left")
+        middle.set_title("Each case after that", loc="left")
+        middle.set_xlabel(f"seconds (medians); x: times as fast as {_cut(first)}")
         right.set_title("A case by stage", loc="left")
         left.set_yticks(range(len(times)), [_cut(name) for name in times])
         left.invert_yaxis()
@@ -83,9 +85,10 @@ def _draw_shares(axes: Axes, parts: Mapping[str, Mapping[str, float]]) -> None:
         shares = {part: value / total for part, value in values.items()}
         _draw_bar(axes, row, shares)
         left = 0.0
-        for share in shares.values():
+        for part, share in shares.items():
+            colour = _DARK if part in _BRIGHT else "white"
             if share >= _NARROW:
-                axes.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", color="white", weight="bold")
+                axes.text(left + share / 2, row, f"{share:.0%}", ha="center", va="center", color=colour, weight="bold")
             left += share
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
