@@ -180,7 +180,8 @@ def _of_folder(model: ModelFolder, folds: Sequence[int | str] | None, checkpoint
         reader=str(model.plans["image_reader_writer"]),
         is_planar=len(settings["patch_size"]) == 2,
         file_megabytes=sum(file.stat().st_size for file in files) / 1e6,
-        weight_megabytes=sum(tensor.nbytes for tensor in weights) / 1e6,
+        # nnU-Net's decoder lists the encoder's tensors again
+        weight_megabytes=sum({tensor.data_ptr(): tensor.nbytes for tensor in weights}.values()) / 1e6,
     )
 
 

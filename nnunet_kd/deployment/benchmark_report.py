@@ -213,8 +213,8 @@ def _notes(found: Benchmark) -> list[str]:
         "- Models take turns case by case, and every second round goes backwards. Each round starts new processes; all "
         "models' processes stay until it ends, so that memory has to hold them together.",
         "- Start-up: from starting the process until it takes cases (libraries imported, model opened). First mask: "
-        "start-up and the first case, cold. Case: from file to file after that; nothing overlaps, unlike in "
-        "`nnunet_kd predict`.",
+        "start-up and the first case, cold, which imports what is imported on first use. Case: from file to file after "
+        "that; nothing overlaps, unlike in `nnunet_kd predict`.",
         "- Speed: seconds of the first model over seconds of this one, same case and round; 2 is twice as fast.",
         "- Files: what prediction opens. A checkpoint also holds the optimiser, which weights leaves out.",
     ]

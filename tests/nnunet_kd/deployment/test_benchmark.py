@@ -154,7 +154,9 @@ def test_a_bundle_and_a_model_folder_are_measured_side_by_side(
         assert content["summary"][name]["case"]["median"] == pytest.approx(total)
         assert taken["peak_megabytes"] > taken["megabytes_before"] * 0.99 > 20
     assert content["models"]["teacher"]["runtime"] == "torch"
-    assert 0 < content["models"]["bundle"]["weight_megabytes"] < content["models"]["bundle"]["file_megabytes"]
+    sizes = content["models"]["bundle"]
+    assert 0 < sizes["weight_megabytes"] < sizes["file_megabytes"]
+    assert content["models"]["teacher"]["weight_megabytes"] == pytest.approx(sizes["weight_megabytes"], rel=0.05)
     assert content["summary"]["bundle"]["speed"]["median"] != 1
     assert str(tmp_path) not in json.dumps(content)
     assert "| teacher |" in capsys.readouterr().out
