@@ -55,7 +55,7 @@ def test_every_arm_has_the_controls_budget(name: str) -> None:
     assert found["control"] in found["arms"]
     for arm in found["arms"].values():
         named = {word for word in arm["options"] if word.startswith("--")}
-        assert named <= {"--method", "--student", "--shrink", "--lr", "--random-teacher"}
+        assert named <= {"--method", "--student", "--shrink", "--lr", "--random-teacher", "--teacher-outputs"}
         assert set(arm["seeds"]) <= set(found["arms"][found["control"]]["seeds"])
 
 
