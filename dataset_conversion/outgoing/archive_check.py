@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from nnunet_kd.cases import Fault
 from nnunet_kd.dataset_conversion.challenge import Submission
 from nnunet_kd.dataset_conversion.outgoing.archive_writer import ENDINGS, members
-from nnunet_kd.dataset_conversion.outgoing.items import Group, Item, list_items
+from nnunet_kd.dataset_conversion.outgoing.items import Group, Item, list_items, missing_tasks
 from nnunet_kd.dataset_conversion.outgoing.label_volumes import decode, grid_faults, read_grid, value_faults
 from nnunet_kd.dataset_conversion.outgoing.submission import all_grid_faults, raise_faults, rule_of, sums_beside
 from nnunet_kd.errors import UsageError
@@ -23,17 +24,27 @@ def is_archive(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and sums_beside(path).is_file())
 
 
-def check_archive(archive: Path, submission: Submission, groups: Sequence[Group], *, partial: bool = False) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A faultless archive.
+
+    Attributes:
+        n_files: Number of label maps in it.
+        warnings: What could not be checked, and what the organisers will not like.
+    """
+
+    n_files: int
+    warnings: tuple[str, ...]
+
+
+def check_archive(archive: Path, submission: Submission, groups: Sequence[Group], *, partial: bool = False) -> Checked:
     """Read every file of an archive and raise all faults together.
 
     Args:
         archive: The file, or the folder where the organisers take files by themselves.
         submission: What they take.
         groups: What must be there, listed without predictions.
-        partial: Whether cases may be missing.
-
-    Returns:
-        The number of files.
+        partial: Whether cases, or tasks where there are several, may be missing.
 
     Raises:
         FaultyCasesError: With every fault.
@@ -53,10 +64,22 @@ def check_archive(archive: Path, submission: Submission, groups: Sequence[Group]
         else:
             faults += [Fault(name, text) for text in _content_faults(content, *found)]
     faults += [Fault(name, f"is there {n_times} times") for name, n_times in times.items() if n_times > 1]
-    if not partial:
-        faults += [Fault(name, "is missing") for name in expected if name not in times]
+    absent = [group for group in groups if group.name and not any(name.startswith(f"{group.name}/") for name in times)]
+    faults += _missing(groups, absent, times, partial=partial)
     raise_faults(faults, len(times))
-    return len(times)
+    # of tasks that are not there nothing had to be checked
+    warnings = [text for group in groups if group not in absent for text in group.warnings]
+    if absent:
+        warnings.append(missing_tasks(len(groups) - len(absent), len(groups)))
+    return Checked(n_files=len(times), warnings=tuple(warnings))
+
+
+def _missing(groups: Sequence[Group], absent: Sequence[Group], names: Container[str], *, partial: bool) -> list[Fault]:
+    """Name tasks without a file, and cases that are not there; of several tasks some may be left out, never a part."""
+    faults = [] if partial else [Fault(group.name, "has no file in the archive") for group in absent]
+    whole = [group for group in groups if group not in absent and (group.name or not partial)]
+    members_of = (item.member for group in whole for item in group.items)
+    return faults + [Fault(member, "is missing") for member in members_of if member not in names]
 
 
 def _guess(name: str, groups: Sequence[Group]) -> tuple[Item, Submission] | None:

@@ -14,6 +14,7 @@ from nnunet_kd.dataset_conversion.challenges import MODULES, challenge
 from nnunet_kd.errors import UsageError
 
 if TYPE_CHECKING:
+    from nnunet_kd.dataset_conversion.outgoing.archive_check import Checked
     from nnunet_kd.dataset_conversion.outgoing.clean_up import CleanUp
     from nnunet_kd.dataset_conversion.outgoing.items import Group
     from nnunet_kd.dataset_conversion.outgoing.submission import Written
@@ -123,7 +124,7 @@ def _container(options: argparse.Namespace, submission: Submission) -> int:
 
 def _predictions(options: argparse.Namespace, found: Challenge, submission: Submission) -> int:
     # imported here, so that --help stays fast
-    from nnunet_kd.dataset_conversion.outgoing.archive_check import check_archive, is_archive
+    from nnunet_kd.dataset_conversion.outgoing.archive_check import Checked, check_archive, is_archive
     from nnunet_kd.dataset_conversion.outgoing.items import make_groups
     from nnunet_kd.dataset_conversion.outgoing.submission import check_groups, check_target, write_submission
 
@@ -137,17 +138,18 @@ def _predictions(options: argparse.Namespace, found: Challenge, submission: Subm
     groups = make_groups(found, submission, None if made_before else source, options.images, partial=options.partial)
     clean_ups = [] if made_before else [_clean_up(options, group) for group in groups]
     how = {"n_workers": 0 if options.n_processes == 1 else options.n_processes, "scheduler": options.scheduler}
-    n_cases = _listing_faults(
-        lambda: (
-            check_archive(source, submission, groups, partial=options.partial)
-            if made_before
-            else check_groups(groups, **how)
-        )
-    )
-    for warning in (text for group in groups for text in group.warnings):
+
+    def check() -> Checked:
+        if made_before:
+            return check_archive(source, submission, groups, partial=options.partial)
+        n_files = check_groups(groups, **how)
+        return Checked(n_files=n_files, warnings=tuple(text for group in groups for text in group.warnings))
+
+    checked = _listing_faults(check)
+    for warning in checked.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.check:
-        print(f"{source}: {n_cases} cases without fault")
+        print(f"{source}: {checked.n_files} cases without fault")
     else:
         written = write_submission(groups, clean_ups, options.output, kind=submission.archive, **how)
         print("\n".join(_summary(options.output, written)))
@@ -171,7 +173,7 @@ def _clean_up(options: argparse.Namespace, group: Group) -> CleanUp:
     return prepare_clean_up(named, min_enhancing=options.min_enhancing, min_lesion=options.min_lesion)
 
 
-def _listing_faults(check: Callable[[], int]) -> int:
+def _listing_faults(check: Callable[[], Checked]) -> Checked:
     """Print all faults of a check, one line per case, and end with one line."""
     try:
         return check()

@@ -240,7 +240,7 @@ def make_groups(
     for task, values in submission.tasks.items():
         rule = replace(submission, tasks={}, label_values=values)
         if task in places:
-            group = _group(challenge, rule, places[task], of_images.get(task), name=task)
+            group = _group(challenge, rule, places[task], of_images.get(task), name=task, searched=images)
         else:
             missing = () if partial else (Fault(task, "has no folder of predictions"),)
             group = Group(name=task, submission=rule, predictions=None, items=(), faults=missing)
@@ -248,11 +248,14 @@ def make_groups(
             group = replace(group, faults=(*group.faults, Fault(task, "has two folders of predictions")))
         groups.append(group)
     if partial and len(places) < len(submission.tasks):
-        text = (
-            f"the archive holds {len(places)} of {len(submission.tasks)} tasks; the organisers refuse such an archive"
-        )
+        text = missing_tasks(len(places), len(submission.tasks))
         groups[0] = replace(groups[0], warnings=(*groups[0].warnings, text))
     return groups
+
+
+def missing_tasks(n_there: int, n_tasks: int) -> str:
+    """Warn of an archive that lacks tasks."""
+    return f"the archive holds {n_there} of {n_tasks} tasks; the organisers refuse such an archive"
 
 
 def _group(
@@ -263,6 +266,7 @@ def _group(
     *,
     name: str = "",
     partial: bool = False,
+    searched: Path | None = None,
 ) -> Group:
     found = find_test_images(images, challenge) if images else None
     listed = find_predictions(predictions) if predictions else None
@@ -271,7 +275,8 @@ def _group(
     warnings = []
     if found is None:
         what = "grids" if submission.cases is not None else "missing cases and grids"
-        warnings.append(f"{name}: {what} not checked, for want of --images".removeprefix(": "))
+        why = f"for want of its images in {searched}" if searched else "for want of --images"
+        warnings.append(f"{name}: {what} not checked, {why}".removeprefix(": "))
     return Group(
         name=name,
         submission=submission,

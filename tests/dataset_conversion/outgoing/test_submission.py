@@ -454,3 +454,27 @@ def test_one_task_alone_is_partial_and_warned_of(submit: Callable[..., Any], tas
     status, printed, _ = _submit_tasks(submit, tasks.parent, "--check")
     assert status == 2
     assert "expected folders called Task01_Brain" in printed
+
+
+def test_an_archive_lacks_tasks_only_when_asked(submit: Callable[..., Any], tasks: Path) -> None:
+    _submit_tasks(submit, tasks, "--partial", given="Dataset102_Heart")
+    status, printed, archive = _submit_tasks(submit, tasks, "--check", given="../out.zip")
+    assert status == 2
+    assert "  Task01_Brain: has no file in the archive" in printed
+    status, printed, _ = _submit_tasks(submit, tasks, "--check", "--partial", given="../out.zip")
+    assert status == 0, printed
+    assert "warning: the archive holds 1 of 2 tasks" in printed
+    assert "not checked" not in printed
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(tasks / "Dataset102_Heart" / "x.nii.gz", "Task02_Heart/x.nii.gz")
+    status, printed, _ = _submit_tasks(submit, tasks, "--check", "--partial", given="../out.zip")
+    assert status == 2  # tasks may be left out, cases of a task not
+    assert "  Task02_Heart/y.nii.gz: is missing" in printed
+
+
+def test_a_task_without_images_is_named_with_the_folder(submit: Callable[..., Any], tasks: Path) -> None:
+    (tasks.parent / "raw" / "Task01_Brain").rename(tasks.parent / "elsewhere")
+    status, printed, _ = _submit_tasks(submit, tasks, "--check")
+    assert status == 0, printed
+    raw = tasks.parent / "raw"
+    assert f"warning: Task01_Brain: missing cases and grids not checked, for want of its images in {raw}" in printed
