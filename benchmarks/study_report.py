@@ -70,7 +70,7 @@ def draw(runs: Runs, controls: Mapping[str, str], path: Path) -> None:
     from matplotlib.figure import Figure
 
     arms = list(runs)[::-1]
-    figure = Figure(figsize=(10, 0.5 * len(arms) + 1.4), layout="constrained")
+    figure = Figure(figsize=(12, 0.5 * len(arms) + 1.4), layout="constrained")
     means, pairs = figure.subplots(1, 2, sharey=True)
     for y, arm in enumerate(arms):
         own = scores(runs[arm])
@@ -83,15 +83,12 @@ def draw(runs: Runs, controls: Mapping[str, str], path: Path) -> None:
             fill = "#D55E00" if len(runs[arm]) > 1 else "white"
             pairs.errorbar(difference.value, y, xerr=error, fmt="D", mfc=fill, color="#D55E00", capsize=3, ms=6)
     means.set_yticks(range(len(arms)), [f"{arm}  ({len(runs[arm])})" for arm in arms])
-    means.set_xlabel("mean Dice; dots: seeds, bar: 95 % interval over cases")
+    means.set_xlabel("mean Dice")
     pairs.axvline(0, color="black", lw=0.8)
-    usual = max(set(controls.values()), key=list(controls.values()).count)
-    others = {arm: control for arm, control in controls.items() if control != usual}
-    pairs.set_xlabel(
-        "\n".join(
-            [f"against {usual}, same seeds; hollow: one seed", *(f"{arm}: against {c}" for arm, c in others.items())]
-        )
-    )
+    pairs.set_xlabel("paired difference, same seeds")
+    beside = pairs.secondary_yaxis("right")
+    beside.set_yticks(range(len(arms)), ["" if arm == controls[arm] else f"to {controls[arm]}" for arm in arms])
+    figure.suptitle("dots: seeds (their number); bars: 95 % interval over cases; hollow: one seed", fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
