@@ -25,6 +25,7 @@ MAX_RATIO = 200  # unpacked over packed; images and masks together stay far belo
 ALWAYS_ALLOWED = 64 << 20  # [bytes] unpacked, whatever the ratio
 MAX_MEMBERS = 2_000_000
 _BLOCK = 1 << 20
+_TAR_END = 1024  # [bytes] of zeros, after the last member
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -72,6 +73,20 @@ class _Tar:
                 "file" if entry.isreg() and not entry.issparse() else "folder" if entry.isdir() else "a link or device"
             )
             yield _Member(entry.name, kind, entry.size, entry.mtime, entry)
+        self._refuse_other_end()
+
+    def _refuse_other_end(self) -> None:
+        """Refuse a listing that does not stop at the mark of the end: tarfile stops at a broken header, too."""
+        stream = self._tar.fileobj
+        assert stream is not None  # noqa: S101  # it is open
+        stream.seek(self._tar.offset)
+        n_bytes = 0
+        while block := stream.read(_BLOCK):  # to the end, where gzip has its checksum
+            n_bytes += len(block)
+            if block.count(0) != len(block):
+                raise tarfile.ReadError(f"no header of a file and no end at byte {self._tar.offset}")
+        if n_bytes < _TAR_END:
+            raise tarfile.ReadError(f"no mark of the end at byte {self._tar.offset}")
 
     def open(self, member: _Member) -> IO[bytes]:
         stream = self._tar.extractfile(member.entry)  # type: ignore[arg-type]

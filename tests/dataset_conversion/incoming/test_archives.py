@@ -1,5 +1,6 @@
 """Claims about downloads that are read as they come, and about archives that nobody should unpack."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -110,6 +111,33 @@ def test_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, place: Pa
         pass
     assert "\n" not in str(refused.value)
     assert [path.name for path in (*place.iterdir(), *tmp_path.iterdir()) if not path.name.startswith("x.")] == ["raw"]
+
+
+def _flip(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+DAMAGED: dict[str, Callable[[bytes, int], bytes]] = {
+    "flipped bit in a header": lambda content, header: _flip(content, header + 5),
+    "cut at a member": lambda content, header: content[:header],
+    "cut in a header": lambda content, header: content[: header + 100],
+    "one block of zeros": lambda content, header: content[:header] + bytes(512) + content[header + 512 :],
+    "two blocks of zeros": lambda content, header: content[:header] + bytes(1024) + content[header:],
+    "flipped bit, then zipped": lambda content, header: gzip.compress(_flip(content, header + 5)),
+    "wrong checksum of gzip": lambda content, _: _flip(packed := gzip.compress(content), len(packed) - 6),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_tar_loses_no_file_in_silence(tmp_path: Path, place: Path, damage: str) -> None:
+    whole = _tar(tmp_path / "x.tar", {str(number): b"a" * 600 for number in range(6)}).read_bytes()
+    (tmp_path / "x.tar").unlink()
+    broken = DAMAGED[damage](whole, 3 * (512 + 1024))
+    archive = tmp_path / ("x.tar.gz" if broken.startswith(b"\x1f\x8b") else "x.tar")
+    archive.write_bytes(broken)
+    with pytest.raises(UsageError, match="is damaged or cut short") as refused, unpacked(archive, place):
+        pass
+    assert "\n" not in str(refused.value)
 
 
 def test_link_in_a_zip_and_an_encrypted_one_are_refused(tmp_path: Path, place: Path) -> None:
