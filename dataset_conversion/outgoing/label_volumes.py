@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.cases import read_segmentation, some
 from nnunet_kd.nifti import is_nifti
-from nnunet_kd.postprocessing.folder import read_label_map
+from nnunet_kd.postprocessing.folder import read_label_map, voxel_type
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
@@ -189,7 +189,7 @@ def decode(content: bytes, name: str) -> tuple[NDArray[Any], Grid, np.dtype[Any]
         The voxels, their grid, and the type in which they are stored.
 
     Raises:
-        UsageError: If it cannot be read, is truncated or unpacks to more than 4 GiB.
+        UsageError: If it cannot be read, is truncated, unpacks to more than 4 GiB or holds colours or complex numbers.
     """
     import nibabel
 
@@ -200,6 +200,8 @@ def decode(content: bytes, name: str) -> tuple[NDArray[Any], Grid, np.dtype[Any]
         labels = np.asanyarray(image.dataobj)
     except Exception as error:  # whatever a damaged file makes gzip and nibabel raise
         raise UsageError(f"cannot be read as NIfTI ({' '.join(str(error).split())})") from error
+    if labels.dtype.kind not in "iuf":  # colours and complex numbers have no order to be compared by
+        raise UsageError(f"is stored as {voxel_type(image)}, expected uint8")
     return labels, Grid(shape=labels.shape, affine=image.affine, template=image), image.get_data_dtype()
 
 

@@ -149,6 +149,8 @@ def read_label_map(file: Path) -> tuple[NDArray[Any], Any]:
         raise UsageError(f"cannot be read ({' '.join(str(error).split())}); predict it again") from error
     if array.ndim not in (2, 3):
         raise UsageError(f"expected a label map of three axes, got shape {array.shape}; give label maps, no images")
+    if array.dtype.kind not in "iuf":  # colours are records, and complex numbers would lose a part in silence
+        raise UsageError(f"expected whole numbers (labels), found {voxel_type(image)}; give label maps, no images")
     if not np.issubdtype(array.dtype, np.integer):
         labels = np.rint(array)
         if not np.array_equal(labels, array):
@@ -157,6 +159,14 @@ def read_label_map(file: Path) -> tuple[NDArray[Any], Any]:
     if array.dtype.itemsize > 4 and array.size:  # NIfTI readers rarely know 64 bits
         array = array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
     return array, image
+
+
+def voxel_type(image: Any) -> str:  # noqa: ANN401  # nibabel has no types
+    """Return NIfTI's own name of a file's voxel type, ``RGB`` for example."""
+    from nibabel.nifti1 import data_type_codes
+
+    name: str = data_type_codes.label[int(image.header["datatype"])]
+    return name
 
 
 def _open_output(job: Job, record: Mapping[str, Any]) -> None:

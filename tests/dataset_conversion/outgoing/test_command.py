@@ -66,6 +66,7 @@ def _zip(path: Path, files: list[tuple[str, bytes]]) -> None:
 
 
 THEIRS = np.array([0, 1, 2, 4], np.uint8)[np.arange(60).reshape(3, 4, 5) % 4]
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 FOUND = {
     "good": ([("a.nii.gz", _nifti(THEIRS)), ("b.nii.gz", _nifti(THEIRS))], ""),
     "missing": ([("a.nii.gz", _nifti(THEIRS))], "b.nii.gz: is missing"),
@@ -79,6 +80,8 @@ FOUND = {
         "a.nii.gz: has label values 3; expected only",
     ),
     "type": ([("a.nii.gz", _nifti(THEIRS.astype(np.int16)))], "a.nii.gz: is stored as int16, expected uint8"),
+    "complex": ([("a.nii.gz", _nifti(THEIRS + np.complex64(5j)))], "a.nii.gz: is stored as complex64, expected uint8"),
+    "colours": ([("a.nii.gz", _nifti(THEIRS.astype(RGB)))], "a.nii.gz: is stored as RGB, expected uint8"),
     "shape": ([("a.nii.gz", _nifti(THEIRS[:2]))], "a.nii.gz: has shape 2x4x5, expected 3x4x5"),
     "position": ([("a.nii.gz", _nifti(THEIRS, AFFINE * 1.1))], "a.nii.gz: has an affine that differs by up to 10"),
     "damaged": ([("a.nii.gz", _nifti(THEIRS)[:-9])], "a.nii.gz: cannot be read as NIfTI"),

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nnunet_kd.cli import main
+from nnunet_kd.errors import UsageError
 from nnunet_kd.postprocessing import brats, folder
 from nnunet_kd.postprocessing.brats import TumourLabels, clean
 
@@ -217,3 +218,17 @@ def test_the_predictions_are_never_written_to(
     assert run("-o", str(predictions.parent / place), "--overwrite") == 2
     assert "expected an output outside" in one_line(capsys)
     assert sorted(predictions.iterdir()) == before
+
+
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+@pytest.mark.parametrize(
+    ("array", "name"),
+    [(volume(9).astype(np.complex64) + np.complex64(5j), "complex64"), (volume(9).astype(RGB), "RGB")],
+    ids=["complex", "colours"],
+)
+def test_voxels_that_are_no_numbers_are_refused(tmp_path: Path, array: NDArray[Any], name: str) -> None:
+    nib.save(nib.Nifti1Image(array, AFFINE), tmp_path / "a.nii.gz")
+    with pytest.raises(UsageError, match=f"found {name}; give label maps"):
+        folder.read_label_map(tmp_path / "a.nii.gz")
