@@ -200,7 +200,9 @@ def write_images(tmp_path: Path) -> Callable[..., Path]:
         for index, name in enumerate(names):
             # far from the thresholds: in corners, weights in half precision are coarse
             values = 3 * np.random.default_rng(seed + index).integers(-1, 2, size=shape)
-            image = nib.Nifti1Image(values.astype(np.float32), np.array(nib.affines.from_matvec(np.eye(3), [5, -7, 9])))
+            image = nib.Nifti1Image(
+                values.astype(np.float32), np.array(nib.affines.from_matvec(np.diag([-1, 1, -1]), [5, -7, 9]))
+            )
             nib.save(image, folder / f"{name}.nii.gz")
         return folder
 

@@ -19,6 +19,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunet_kd import cli
 from nnunet_kd.deployment import predictor
 from nnunet_kd.deployment.inference import readers
+from nnunet_kd.errors import UsageError
 
 MakeBundle = Callable[..., Path]
 WriteImages = Callable[..., Path]
@@ -131,9 +132,24 @@ def test_a_full_disk_leaves_nothing_half_written(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setitem(readers.WRITE, "SimpleITKIO", full)
-    assert predict(write_images("a_0000", "b_0000"), tmp_path / "out", make_bundle()) == 2
+    images = write_images("a_0000", "b_0000")
+    # the probabilities are written first, and must not stay behind alone
+    assert predict(images, tmp_path / "out", make_bundle(), "--save_probabilities") == 2
     assert capsys.readouterr().err.count("No space left") == 2
     assert {path.suffix for path in (tmp_path / "out").rglob("*")} == {".json"}
+
+
+def test_a_network_that_does_not_load_writes_nothing(
+    make_bundle: MakeBundle, write_images: WriteImages, tmp_path: Path, monkeypatch: Any
+) -> None:
+    bundle = make_bundle()
+
+    def refuse(*_: Any) -> None:
+        raise UsageError("openvino cannot be imported")
+
+    monkeypatch.setattr(predictor, "network_from_file", refuse)
+    assert predict(write_images("a_0000"), tmp_path / "out", bundle) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_predictions_are_continued_and_replaced_only_when_asked(

@@ -37,6 +37,8 @@ def test_three_lines_are_enough(make_bundle: MakeBundle, write_images: WriteImag
     array = voxels.T[None].astype(np.float32)
     kept = array.copy()
     np.testing.assert_array_equal(predict.array(array, (1, 1, 1)), labels)
+    z_scored = make_bundle(name="z", normalization_schemes=("ZScoreNormalization",) * 2)
+    Predictor.open(z_scored).array(array, (1, 1, 1))
     np.testing.assert_array_equal(array, kept)
 
 
