@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Submission, Volume
+from nnunet_kd.dataset_conversion.incoming.look_alikes import refuse_look_alikes
 from nnunet_kd.errors import UsageError
 
 _SOURCE = "a folder with training/patient001 (Info.cfg, patient001_frame01.nii.gz, ...) and perhaps testing/patient101"
@@ -35,7 +36,7 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
         source: The unpacked ``database``, the folder above, or one of patients.
 
     Raises:
-        UsageError: If there are no patients.
+        UsageError: If there are no patients, or folders named almost like one.
     """
     folders = [
         path
@@ -45,6 +46,8 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
     ]
     if not folders:
         raise UsageError(f"expected {_SOURCE}; there is no folder of a patient in {source}")
+    beside = [path for part in _PARTS for path in (source / part).glob("*") if path.is_dir()]
+    refuse_look_alikes(beside, nearly=r"patient\W*\d", exactly=r"patient\d{3}", example="patient001")
     return _DESCRIPTION, [case for folder in folders for case in _cases(folder)]
 
 

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from nnunet_kd.dataset_conversion.challenge import Case, Volume
+from nnunet_kd.dataset_conversion.incoming.look_alikes import refuse_look_alikes
 from nnunet_kd.errors import UsageError
 
 ENDINGS = (".nii.gz", ".nii")
@@ -87,7 +88,7 @@ def case_folders(source: Path, namings: Sequence[Naming]) -> list[CaseFolder]:
         namings: Whose cases are looked for.
 
     Raises:
-        UsageError: If a folder cannot be read.
+        UsageError: If a folder cannot be read or is named almost like a case.
     """
     try:
         return sorted(_walk(source, namings), key=lambda folder: folder.path)
@@ -110,7 +111,17 @@ def _walk(source: Path, namings: Sequence[Naming]) -> Iterator[CaseFolder]:
             if naming is not None:
                 yield CaseFolder(path, naming, frozenset(file.name for file in path.iterdir()))
             elif not path.name.startswith(".") and path.name != _ARCHIVER:
+                _refuse_look_alike(path, namings)
                 waiting.append(path)
+
+
+def _refuse_look_alike(path: Path, namings: Sequence[Naming]) -> None:
+    """Refuse a folder of images that is named almost like a case; one that only holds cases may be called anything."""
+    if not any(file.name.endswith(ENDINGS) for file in path.iterdir()):
+        return
+    for naming in namings:
+        nearly = re.sub(r"\\d\{\d\}", r"\\d+", naming.pattern)  # whatever the number of digits
+        refuse_look_alikes([path], nearly=nearly, exactly=naming.pattern, example=naming.example)
 
 
 def common_ending(folders: Sequence[CaseFolder], source: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Submission, Volume
+from nnunet_kd.dataset_conversion.incoming.look_alikes import refuse_look_alikes
 from nnunet_kd.errors import UsageError
 
 _SOURCE = "a folder with one folder per case, case_00000/imaging.nii.gz, as the organisers' repository has it in {}"
@@ -136,7 +137,11 @@ def _labelled_cases(source: Path, label: str) -> list[Case]:
 
 def _test_images(source: Path) -> Iterator[Case]:
     """Yield the images that come without a folder of their own, as test images do."""
-    for path in sorted((*source.glob(f"case_*{_ENDING}"), *source.glob(f"test/case_*{_ENDING}"))):
+    found = sorted((*source.glob(f"*{_ENDING}"), *source.glob(f"test/*{_ENDING}")))
+    refuse_look_alikes(
+        found, nearly=r"case[\W_]*\d", exactly=rf"case_\d{{5}}{re.escape(_ENDING)}", example=f"case_00000{_ENDING}"
+    )
+    for path in found:
         name = path.name.removesuffix(_ENDING)
         if re.fullmatch(r"case_\d{5}", name):
             yield Case(name=name, images=(Volume(path=path),), label=None)
@@ -151,6 +156,8 @@ def _case_folders(source: Path, *, required: bool = True) -> list[Path]:
         if required:
             raise UsageError(f"expected {_SOURCE.format('data or dataset')}; there is no case_XXXXX in {source}")
         return []
+    beside = [path for path in (source / below).iterdir() if path.is_dir()]
+    refuse_look_alikes(beside, nearly=r"case[\W_]*\d", exactly=r"case_\d{5}", example="case_00000")
     if not any((folder / _IMAGE).exists() for folder in folders):
         raise UsageError(
             f"expected {_IMAGE} in {folders[0]}, but no case has one; the repository holds labels alone: "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nnunet_kd.dataset_conversion.challenge import Case, Challenge, DatasetDescription, Submission, Volume
+from nnunet_kd.dataset_conversion.incoming.look_alikes import refuse_look_alikes
 from nnunet_kd.errors import UsageError
 
 _SOURCE = "a folder with volume-0.nii and segmentation-0.nii, or test-volume-0.nii, at any depth"
@@ -40,6 +41,12 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
             files[match[1]][int(match[2])].append(path)
     if not files:
         raise UsageError(f"expected {_SOURCE}; there is none in {source}; unpack the archives")
+    refuse_look_alikes(
+        (path for path in source.rglob("*.*") if path.name.lower().endswith((".nii", ".nii.gz"))),
+        nearly=r"(volume|segmentation|test\W?volume)[\W_]*\d",
+        exactly=_FILE.pattern,
+        example="volume-0.nii",
+    )
     volumes, segmentations = files["volume"], files["segmentation"]
     training = [
         _training_case(number, image, segmentations)
