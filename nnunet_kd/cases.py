@@ -94,7 +94,7 @@ def map_cases(
         description: Shown beside the progress bar.
         name: Gives a case's name for messages.
         scheduler: Address of a running dask scheduler, ``tcp://HOST:PORT``.
-        n_workers: Number of local processes, ``0`` for this process.
+        n_workers: Number of local processes, ``0`` for this process; never more than cases.
         seconds_per_case: Rough time one case takes, to judge whether a cluster pays.
 
     Returns:
@@ -111,6 +111,8 @@ def map_cases(
     todo = list(cases)
     if n_workers is None and scheduler is None:
         n_workers = _suitable_workers(len(todo), seconds_per_case)
+    if n_workers is not None:
+        n_workers = min(n_workers, len(todo))  # each is a process that takes memory, whether it has work or not
     outcomes: dict[int, _Outcome[R]] = {}
     pairs: Iterator[tuple[int, _Outcome[R]]]
     if scheduler is None and not n_workers:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def stamp(case: Case, source: Path) -> Stamp | None:
 
 
 def note(folder: Path, name: str, state: Stamp | None, content: dict[str, Any]) -> None:
-    """Write down what was found or done.
+    """Write down what was found or done; where the disk takes nothing, the next run does it again.
 
     Args:
         folder: The journal.
@@ -40,11 +41,15 @@ def note(folder: Path, name: str, state: Stamp | None, content: dict[str, Any]) 
     """
     if state is None:
         return
-    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps({"stamp": state, "content": content}), encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        unfinished.write_text(json.dumps({"stamp": state, "content": content}), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:  # the case is not to blame for a full disk
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def recall(folder: Path, name: str, state: Stamp | None) -> dict[str, Any] | None:

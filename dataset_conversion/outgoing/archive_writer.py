@@ -1,6 +1,7 @@
 """Archives that are the same, byte for byte, whenever the same files are packed; and reading them back."""
 
 import gzip
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -101,6 +102,9 @@ def _zip_members(path: Path) -> Iterator[tuple[str, bytes]]:
         for member in archive.infolist():
             if member.is_dir():
                 continue
+            # Unix keeps the type of a file here; others leave it out
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise ValueError(f"{member.filename} is a link or a device")
             with archive.open(member) as stream:
                 yield member.filename, _limited(stream, member.filename)
 

@@ -111,3 +111,16 @@ def test_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
 
 def test_no_cases_give_no_results() -> None:
     assert map_cases(abs, [], description="nothing") == []
+
+
+def test_no_more_processes_start_than_there_are_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def refuse(*settings: object) -> None:
+        asked.append(settings[-1])
+        raise UsageError("no cluster")
+
+    monkeypatch.setattr("nnunet_kd.cases._client", refuse)
+    with pytest.raises(UsageError, match="no cluster"):
+        map_cases(abs, range(3), description="few", n_workers=99999999999999)
+    assert asked == [3]

@@ -234,6 +234,16 @@ def test_full_disk_gives_one_line_and_leaves_nothing(
     assert not caplog.records
 
 
+def test_full_disk_while_checking_is_no_fault_of_a_case(
+    cases: list[Case], write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nnunet_kd.dataset_conversion.incoming.journal.Path.replace", fail)
+    assert len(list((write(cases) / "labelsTr").iterdir())) == 2
+
+
 def test_interrupted_conversion_can_be_run_again(
     cases: list[Case], write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

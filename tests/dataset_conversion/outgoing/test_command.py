@@ -106,6 +106,11 @@ def test_links_and_damage_in_archives_are_told(submit: Callable[..., Any], tmp_p
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member, io.BytesIO())
     assert "is a link" in submit("made.tar.gz", "--check", archive="tar.gz")[1]
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as file:
+        link = zipfile.ZipInfo("a.nii.gz")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        file.writestr(link, "/etc/passwd")
+    assert "is a link" in submit("made.zip", "--check")[1]
     (tmp_path / "made.zip").write_bytes(b"PK\x03\x04")
     status, printed = submit("made.zip", "--check")
     assert status == 2
