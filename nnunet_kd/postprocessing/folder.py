@@ -165,8 +165,7 @@ def voxel_type(image: Any) -> str:  # noqa: ANN401  # nibabel has no types
     """Return NIfTI's own name of a file's voxel type, ``RGB`` for example."""
     from nibabel.nifti1 import data_type_codes
 
-    name: str = data_type_codes.label[int(image.header["datatype"])]
-    return name
+    return str(data_type_codes.label[int(image.header["datatype"])])
 
 
 def _open_output(job: Job, record: Mapping[str, Any]) -> None:
