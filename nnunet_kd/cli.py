@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "nnunet_kd.dataset_conversion.outgoing.command",
         "turn predictions into the file that a challenge's organisers take",
     ),
+    "recon": ("nnunet_kd.recon.cli", "the same for MRI reconstruction and super-resolution"),
     "doctor": ("nnunet_kd.doctor", "check the installation and say how to mend each fault"),
     "demo": ("nnunet_kd.phantoms.command", "from nothing to a comparison report in ten minutes"),
 }

@@ -1,0 +1,52 @@
+"""The verb ``recon``: nnU-Net's steps for reconstruction and super-resolution, one sub-verb each.
+
+Each sub-verb is a module with ``EXAMPLE``, ``add_arguments(parser)`` and ``run(options)``, as the program's own verbs
+are; it is imported only when it is asked for.
+"""
+
+import argparse
+from importlib import import_module
+
+from nnunet_kd.errors import UsageError
+
+EXAMPLE = "nnunet_kd recon train 1 2d 0 -tr DCCNNTrainer"
+
+# sub-verb: (module, one line of help)
+VERBS: dict[str, tuple[str, str]] = {}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-verb and leave its options to it."""
+    width = max(map(len, VERBS), default=0) + 2
+    parser.description = "\n".join(
+        [
+            "Reconstruction and super-resolution of MR images, after nnU-Net's steps.",
+            "",
+            "sub-verbs:",
+            *(f"  {verb:<{width}}{text}" for verb, (_, text) in VERBS.items()),
+            "",
+            "'nnunet_kd recon SUB-VERB --help' shows the options of a sub-verb and an example.",
+        ]
+    )
+    parser.add_argument("sub_verb", metavar="SUB-VERB", help="one of: " + ", ".join(VERBS))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its options")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Parse the sub-verb's own options and run it.
+
+    Raises:
+        UsageError: If there is no such sub-verb.
+    """
+    if options.sub_verb not in VERBS:
+        raise UsageError(f"unknown sub-verb '{options.sub_verb}', expected one of: {', '.join(VERBS)}")
+    module_name, text = VERBS[options.sub_verb]
+    module = import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=f"nnunet_kd recon {options.sub_verb}",
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(options.arguments)) or 0)

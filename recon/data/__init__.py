@@ -1,0 +1,1 @@
+"""Raw data sets of k-space: formats in, one layout inside, phantoms."""

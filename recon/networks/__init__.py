@@ -1,0 +1,1 @@
+"""Reconstruction networks; plans files store their dotted paths."""
