@@ -70,7 +70,7 @@ class Training:
     """The recipe.
 
     Attributes:
-        num_epochs: >= 1.
+        num_epochs: Of the whole run, both stages included, >= 1: arms with the same number have the same budget.
         num_iterations_per_epoch: Steps, >= 1; ``None`` is one pass over the slices.
         optimizer: One of :data:`OPTIMIZERS`.
         initial_lr: First learning rate, > 0.
@@ -80,7 +80,8 @@ class Training:
         lr_gamma: In (0, 1].
         seed: Of initialisation and sampling; ``None`` leaves them random.
         schedule: Of a student: ``joint`` adds the distillation terms to the loss from the start; ``staged`` trains on
-            attention only first, then on loss and imitation. Each stage takes ``num_epochs``.
+            the feature terms only for the first half of the epochs, then on loss and outputs; optimiser and learning
+            rate start anew there.
         precision: Of the convolutions on a CPU: ``float32``, ``bfloat16``, or ``None`` for bfloat16 where native.
     """
 
@@ -94,6 +95,11 @@ class Training:
     seed: int | None = None
     schedule: str = "joint"
     precision: str | None = None
+
+    @property
+    def first_stage_epochs(self) -> int:
+        """Epochs on the feature terms only: half of all when staged, else 0."""
+        return self.num_epochs // 2 if self.schedule == "staged" else 0
 
 
 @dataclass(frozen=True, kw_only=True)
