@@ -1,1 +1,10 @@
-"""Reconstruction networks; plans files store their dotted paths."""
+"""Reconstruction networks; plans files store their dotted paths.
+
+Each takes an :class:`nnunet_kd.recon.physics.acquisition.Acquisition` and returns an image ``(B, H, W)``, complex64 or,
+if it works on magnitudes, float32.
+"""
+
+from nnunet_kd.recon.networks.dc_cnn import DCCNN
+from nnunet_kd.recon.networks.vdsr import VDSR
+
+__all__ = ["DCCNN", "VDSR"]
