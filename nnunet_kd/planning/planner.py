@@ -10,6 +10,7 @@ from typing import Any
 from nnunet_kd.distillation.checkpoints import file_sha256
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.checks import check_teacher, common_patch, network_strides
+from nnunet_kd.planning.coarser import with_coarser_spacing
 from nnunet_kd.planning.geometries import with_geometry
 from nnunet_kd.planning.kd_block import VERSION, KDSettings, TeacherSource, settings_to_json
 from nnunet_kd.planning.model_folder import ModelFolder, read_json_object, write_json_atomically
@@ -26,6 +27,8 @@ class StudentRequest:
         student_options: Its own options, as ``alpha`` of ``dsm_unet``.
         factor: Divides the features per stage, >= 1.
         depth: Stages to keep, ``None`` for all.
+        fewer_blocks: Divides the convolutions or residual blocks of every stage, >= 1.
+        coarser: Spacing over the plans' own, >= 1; more than 1 means preprocessing of its own.
         geometry: Patch and batch of ``nnunet_kd.planning.geometries.GEOMETRIES``, ``None`` for the plans' own.
         plans_name: Name of the student's plans.
     """
@@ -35,6 +38,8 @@ class StudentRequest:
     student_options: Mapping[str, Any] = field(default_factory=dict)
     factor: int = 1
     depth: int | None = None
+    fewer_blocks: int = 1
+    coarser: float = 1.0
     geometry: str | None = None
     plans_name: str = "nnUNetKDPlans"
 
@@ -104,12 +109,15 @@ def student_plans(
         student=request.student,
         factor=request.factor,
         depth=request.depth,
+        fewer_blocks=request.fewer_blocks,
         options=request.student_options,
     )
     if request.geometry is not None:
         configuration = with_geometry(configuration, request.geometry)
     if base["dataset_name"] != dataset_name:
         configuration["data_identifier"] = f"{request.plans_name}_{name}"
+    if request.coarser != 1:
+        configuration = with_coarser_spacing(configuration, request.coarser)
     plans = deepcopy(dict(existing)) if existing is not None else _without_kd(base, request.plans_name, dataset_name)
     plans["configurations"][name] = configuration
     online = teachers if settings.teacher_outputs == "online" else ()

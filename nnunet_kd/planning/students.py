@@ -14,6 +14,7 @@ MINIMUM_STAGES = 3
 _UNETS = "dynamic_network_architectures.architectures.unet."
 _RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)  # nnU-Net's residual encoder planners
 _PER_STAGE = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
+_BLOCKS = ("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder")
 _SHARED = (
     "n_stages",
     "features_per_stage",
@@ -169,12 +170,31 @@ def cut_depth(architecture: Mapping[str, Any], n_stages: int) -> Architecture:
     return smaller
 
 
+def with_fewer_blocks(architecture: Mapping[str, Any], divisor: int) -> Architecture:
+    """Divide the convolutions or residual blocks of every stage by ``divisor``; at least one each remains.
+
+    Example:
+        >>> block = {"network_class_name": "", "arch_kwargs": {"n_blocks_per_stage": [1, 3, 4, 6]}}
+        >>> with_fewer_blocks(block, 2)["arch_kwargs"]["n_blocks_per_stage"]
+        [1, 1, 2, 3]
+    """
+    smaller = deepcopy(dict(architecture))
+    for key in _BLOCKS:
+        value = smaller["arch_kwargs"].get(key)
+        if isinstance(value, list):
+            smaller["arch_kwargs"][key] = [max(1, n // divisor) for n in value]
+        elif isinstance(value, int):
+            smaller["arch_kwargs"][key] = max(1, value // divisor)
+    return smaller
+
+
 def student_architecture(
     architecture: Mapping[str, Any],
     *,
     student: str,
     factor: int,
     depth: int | None,
+    fewer_blocks: int = 1,
     options: Mapping[str, Any] | None = None,
 ) -> Architecture:
     """Derive the student's ``architecture`` block from the teacher's.
@@ -184,10 +204,11 @@ def student_architecture(
         student: A name of :data:`STUDENTS`.
         factor: Divides the features, >= 1.
         depth: Number of stages to keep; ``None`` keeps all.
+        fewer_blocks: Divides the convolutions or residual blocks of every stage, >= 1.
         options: The student's own, see :func:`student_options`.
 
     Raises:
         UsageError: If the teacher's block lacks what the student needs, or for an option it does not have.
     """
-    smaller = shrink(_make(student, architecture, options or {}), factor)
+    smaller = with_fewer_blocks(shrink(_make(student, architecture, options or {}), factor), fewer_blocks)
     return smaller if depth is None else cut_depth(smaller, depth)
