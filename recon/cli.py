@@ -12,7 +12,10 @@ from nnunet_kd.errors import UsageError
 EXAMPLE = "nnunet_kd recon train 1 2d 0 -tr DCCNNTrainer"
 
 # sub-verb: (module, one line of help)
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "evaluate": ("nnunet_kd.recon.evaluation.evaluate_command", "score a folder of reconstructions"),
+    "compare": ("nnunet_kd.recon.evaluation.compare_command", "paired comparison of reconstructions, with pictures"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.planning.model_folder import open_model_folder
 
 FILES = {"json": "report.json", "csv": "scores.csv", "markdown": "report.md", "plot": "comparison.png"}
+PICTURES = ("reconstructions.png",)  # what a report on reconstructions holds besides
 COLUMNS = ("arm", "run", "case", "class", "metric", "value")
 
 
@@ -43,7 +44,7 @@ class Comparison:
         models: nnU-Net model folder of an arm, for what it costs.
         images: Folder of images to time the models with.
         scores: Name of the set of scores, see :data:`~nnunet_kd.evaluation.score_sets.SCORE_SETS`.
-        tolerance: Of the surface Dice, in mm.
+        tolerance: Of the surface Dice, in mm; ``None`` for that of the structures, 1.0.
         tolerances: The same for single structures, by name.
         dataset_json: nnU-Net's; ``None`` looks beside the reference.
         cases: Compare these only.
@@ -62,7 +63,7 @@ class Comparison:
     models: Mapping[str, Path] = field(default_factory=dict)
     images: Path | None = None
     scores: str = "nnunet"
-    tolerance: float = 1.0
+    tolerance: float | None = None
     tolerances: Mapping[str, float] = field(default_factory=dict)
     dataset_json: Path | None = None
     cases: Sequence[str] | None = None
@@ -157,14 +158,14 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """
 
     def is_ours(folder: Path) -> bool:
-        return {entry.name for entry in folder.iterdir()} <= set(FILES.values())
+        return {entry.name for entry in folder.iterdir()} <= {*FILES.values(), *PICTURES}
 
     check_replaceable(output, is_ours=is_ours, what="a report", overwrite=overwrite)
 
 
 def _chosen_scores(comparison: Comparison) -> ScoreSet:
     scores = score_set(comparison.scores)
-    if not scores.has_tolerance and (comparison.tolerances or comparison.tolerance != Comparison.tolerance):
+    if not scores.has_tolerance and (comparison.tolerances or comparison.tolerance is not None):
         raise UsageError(
             f"--tolerance is of the surface Dice of --scores nnunet, --scores {scores.name} takes none; leave it out"
         )
@@ -239,8 +240,15 @@ def _jobs(comparison: Comparison) -> dict[str, Job]:
     }
 
 
-def write_report(report: Report, output: Path) -> None:
+def write_report(
+    report: Report, output: Path, *, pictures: Mapping[str, Callable[[Path], object]] | None = None
+) -> None:
     """Write all files under a temporary name beside the folder, then rename it.
+
+    Args:
+        report: What is written.
+        output: The folder.
+        pictures: File names of :data:`PICTURES` and what draws each.
 
     Raises:
         UsageError: If the disk is full or the place may not be written.
@@ -259,6 +267,8 @@ def write_report(report: Report, output: Path) -> None:
         new.mkdir()
         for kind, write in writers.items():
             write(new / FILES[kind])
+        for name, draw in (pictures or {}).items():
+            draw(new / name)
         move_into_place(new, output)
 
 

@@ -62,7 +62,11 @@ class ReconComparison:
 
 
 def score_files(
-    files: tuple[Path, Path], scheme: LabelScheme, *, names: tuple[str, ...], crop: int | None  # noqa: ARG001
+    files: tuple[Path, Path],
+    scheme: LabelScheme,
+    *,
+    names: tuple[str, ...],
+    crop: int | None,  # noqa: ARG001
 ) -> NDArray[np.float64]:
     """Return ``(1, metric)`` for the files of reference and prediction of one case."""
     scores = score_pair(files, names, crop)
@@ -165,5 +169,3 @@ def middle_case(report: Report) -> str:
     values = report.arms[report.baseline].per_case(STRUCTURE, report.headline.name)
     order = np.argsort(values)
     return report.cases.names[int(order[len(order) // 2])]
-
-

@@ -62,9 +62,7 @@ def run(options: argparse.Namespace) -> None:
     if not target.parent.is_dir():
         raise UsageError(f"expected a folder for -o, found none at '{target.parent}'")
     reference, predictions = volume_files(options.reference), volume_files(options.predictions)
-    summary = evaluate_folder(
-        reference, predictions, options.metrics, crop=options.crop, n_workers=options.n_workers
-    )
+    summary = evaluate_folder(reference, predictions, options.metrics, crop=options.crop, n_workers=options.n_workers)
     write_json_atomically(summary, target)
     if options.report_txt is not None:
         write_text_report(summary, options.report_txt)
