@@ -1,0 +1,54 @@
+"""The picture of a training, ``progress.png``: losses, scores, seconds per epoch, learning rate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_kd.evaluation.plots import COLOURS
+from nnunet_kd.recon.training.log import LOSS, PART, RATE, SCORE, EpochLog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
+
+def plot_progress(log: EpochLog, path: Path) -> None:
+    """Draw the epochs so far and write the picture.
+
+    Args:
+        log: At least one epoch.
+        path: A file ending in ``.png``; written under another name and renamed.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(12, 18), layout="constrained")
+    losses, scores, times, rates = figure.subplots(4, 1, sharex=True)
+    parts = {f"{name.removeprefix(PART)}, unweighted": row for name, row in _starting(log, PART).items()}
+    _draw(losses, "training loss", {"minimised sum": log.values[LOSS], **(parts if len(parts) > 1 else {})})
+    measured = {name.removeprefix(SCORE): row for name, row in _starting(log, SCORE).items()}
+    _draw(scores, "validation PSNR [dB]", {name: row for name, row in measured.items() if name == "PSNR"})
+    if "SSIM" in measured:
+        _draw(scores.twinx(), "validation SSIM", {"SSIM": measured["SSIM"]}, first=1)
+    _draw(times, "epoch duration [s]", {"": log.durations()})
+    _draw(rates, "learning rate", {"": log.values[RATE]})
+    times.set_ylim(bottom=0)
+    rates.set_xlabel("epoch")
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True))
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=80, format="png")
+    temporary.replace(path)
+
+
+def _starting(log: EpochLog, prefix: str) -> "dict[str, list[float]]":
+    return {name: row for name, row in log.values.items() if name.startswith(prefix)}
+
+
+def _draw(axes: "Axes", label: str, curves: "Mapping[str, Sequence[float]]", first: int = 0) -> None:
+    for number, (name, row) in enumerate(curves.items(), start=first):
+        axes.plot(range(len(row)), row, color=COLOURS[number % len(COLOURS)], label=name or label, marker=".")
+    axes.set_ylabel(label)
+    if any(curves):  # above the panel, where it covers no curve
+        on_right = axes.yaxis.get_label_position() == "right"
+        corner, place = (1.0, "lower right") if on_right else (0.0, "lower left")
+        axes.legend(loc=place, bbox_to_anchor=(corner, 1.0), ncols=4, frameon=False)
