@@ -5,6 +5,8 @@ if it works on magnitudes, float32.
 """
 
 from nnunet_kd.recon.networks.dc_cnn import DCCNN
+from nnunet_kd.recon.networks.unet import UNet
+from nnunet_kd.recon.networks.varnet import VarNet
 from nnunet_kd.recon.networks.vdsr import VDSR
 
-__all__ = ["DCCNN", "VDSR"]
+__all__ = ["DCCNN", "VDSR", "UNet", "VarNet"]

@@ -41,7 +41,7 @@ def starting_image(acquisition: Acquisition, *, complex_data: bool) -> Tensor:
 
 
 def network_input(image: Tensor, acquisition: Acquisition, n_context: int) -> Tensor:
-    """Return an image and the neighbouring slices as float32 channels.
+    """Return an image and the neighbouring slices as float32 channels, the image's own first.
 
     Args:
         image: ``(B, H, W)``, complex64 or real; the neighbours become what it is.
@@ -54,13 +54,13 @@ def network_input(image: Tensor, acquisition: Acquisition, n_context: int) -> Te
     Raises:
         UsageError: If there are more or fewer neighbours.
     """
+    channels = to_channels(image[:, None])
+    if not n_context:
+        return channels
     context = acquisition.context
-    if n_context and context.shape[1] != n_context:
+    if context.shape[1] != n_context:
         raise UsageError(
             f"the network expects {n_context} neighbouring slices, got {context.shape[1]}; "
             "'n_context' of the plans' architecture is twice their 'n_neighbours'"
         )
-    images = image[:, None]
-    if n_context:
-        images = torch.cat([images, context if image.is_complex() else context.abs()], dim=1)
-    return to_channels(images)
+    return torch.cat([channels, to_channels(context if image.is_complex() else context.abs())], dim=1)

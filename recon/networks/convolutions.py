@@ -1,5 +1,7 @@
 """The stack of convolutions that DC-CNN and VDSR share."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from nnunet_kd.errors import UsageError
@@ -23,7 +25,7 @@ def convolution_stack(n_in: int, n_out: int, channels: int, layers: int) -> nn.S
     if layers < 2 or channels < 1:
         raise UsageError(f"architecture: expected at least 2 convolutions and 1 channel, got {layers} and {channels}")
     widths = [n_in, *[channels] * (layers - 1), n_out]
-    convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
     hidden = [nn.Sequential(convolution, nn.ReLU(inplace=True)) for convolution in convolutions[:-1]]
     return nn.Sequential(*hidden, convolutions[-1])
 

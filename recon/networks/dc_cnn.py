@@ -29,6 +29,7 @@ class DCCNN(nn.Module):
         data_consistency: ``hard``, ``weighted``, ``learnable``; for magnitudes also ``hermitian`` and ``real``, see
             :class:`nnunet_kd.recon.physics.data_consistency.DataConsistency`. Magnitudes always keep the real part, so
             that ``hard`` is the published ``real`` there.
+        noise_level: Of ``weighted``: 0 trusts the measurement alone.
         n_context: Neighbouring slices that every cascade sees too: both sides together.
 
     Raises:
@@ -49,6 +50,7 @@ class DCCNN(nn.Module):
         complex_data: bool = True,
         residual: bool = True,
         data_consistency: str = "hard",
+        noise_level: float = 0.0,
         n_context: int = 0,
     ) -> None:
         super().__init__()
@@ -62,7 +64,9 @@ class DCCNN(nn.Module):
         self.complex_data, self.residual, self.n_context = complex_data, residual, n_context
         n_in, n_out = (n_channels(images, complex_data=complex_data) for images in (1 + n_context, 1))
         self.cascades = nn.ModuleList(convolution_stack(n_in, n_out, channels, convs) for _ in range(cascades))
-        self.consistency = nn.ModuleList(DataConsistency(mode=data_consistency) for _ in range(cascades))
+        self.consistency = nn.ModuleList(
+            DataConsistency(data_consistency, noise_level=noise_level) for _ in range(cascades)
+        )
         self._middle = middle_layer(convs)
 
     def forward(self, acquisition: Acquisition) -> Tensor:

@@ -28,9 +28,7 @@ class VDSR(nn.Module):
         [2] Murugesan et al., KD-MRI, 2020, https://arxiv.org/abs/2004.05319
     """
 
-    def __init__(
-        self, layers: int = 11, channels: int = 64, *, complex_data: bool = False, n_context: int = 0
-    ) -> None:
+    def __init__(self, layers: int = 11, channels: int = 64, *, complex_data: bool = False, n_context: int = 0) -> None:
         super().__init__()
         self.complex_data, self.n_context = complex_data, n_context
         n_in, n_out = (n_channels(images, complex_data=complex_data) for images in (1 + n_context, 1))
