@@ -1,0 +1,153 @@
+"""A volume of the size of a CT scan, made here, and untrained networks of nnU-Net's kind to predict it with."""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DATASET = "Dataset950_SyntheticCT"
+CONFIGURATION = "3d_fullres"
+CASE = "ct_001"
+SPACING = (2.5, 0.75, 0.75)  # mm, slices first
+PLAN_SPACING = (3.2, 2.0, 2.0)  # brings 300 x 512 x 512 voxels to 234 x 192 x 192: 4 x 3 x 3 tiles
+PATCH = (96, 96, 96)
+FEATURES = (32, 64, 128, 256, 320)
+LABELS = {"background": 0, "organ": 1, "lesion": 2}
+TEACHER = f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
+_TISSUE, _NOISE, _AIR = 40, 15, -1000  # Hounsfield units
+_ORGANS = ((0.45, 0.35, 0.5, 0.3, 90), (0.55, 0.65, 0.45, 0.22, 140), (0.5, 0.5, 0.72, 0.12, 500))
+
+
+def write_volume(path: Path, shape: Sequence[int]) -> None:
+    """Write a body in air with a few round organs and noise, int16.
+
+    Args:
+        path: File to write.
+        shape: Columns, rows and slices.
+    """
+    import SimpleITK
+
+    columns, rows, slices = shape
+    rng = np.random.default_rng(0)
+    volume = np.full((slices, rows, columns), _AIR, dtype=np.int16)
+    y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    body = ((x - 0.5) / 0.42) ** 2 + ((y - 0.5) / 0.3) ** 2 < 1
+    for index, z in enumerate(np.linspace(0, 1, slices)):
+        values = np.full((rows, columns), float(_TISSUE))
+        for centre_z, centre_y, centre_x, radius, value in _ORGANS:
+            inside = (z - centre_z) ** 2 + (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
+            values[inside] = value
+        values += rng.normal(0, _NOISE, values.shape)
+        volume[index][body] = values[body].astype(np.int16)
+    image = SimpleITK.GetImageFromArray(volume)
+    image.SetSpacing(SPACING[::-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(image, str(path))
+
+
+def plans(features: Sequence[int]) -> dict[str, Any]:
+    """Return nnU-Net's plans for this volume with a plain convolutional network of given widths."""
+    n = len(features)
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    name = "resample_data_or_seg_to_shape"
+    arguments = {
+        "n_stages": n,
+        "features_per_stage": list(features),
+        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "kernel_sizes": [[3, 3, 3]] * n,
+        "strides": [[1, 1, 1], *[[2, 2, 2]] * (n - 1)],
+        "n_conv_per_stage": [2] * n,
+        "n_conv_per_stage_decoder": [2] * (n - 1),
+        "conv_bias": True,
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    configuration = {
+        "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(PATCH),
+        "median_image_size_in_voxels": [234, 192, 192],
+        "spacing": list(PLAN_SPACING),
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": name,
+        "resampling_fn_seg": name,
+        "resampling_fn_probabilities": name,
+        "resampling_fn_data_kwargs": resampling,
+        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": arguments,
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "batch_dice": False,
+    }
+    intensities = {"mean": 60.0, "std": 60.0, "median": 45.0, "min": -50.0, "max": 600.0}
+    return {
+        "dataset_name": DATASET,
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": list(SPACING),
+        "original_median_shape_after_transp": [300, 512, 512],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {CONFIGURATION: configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            "0": {**intensities, "percentile_00_5": -20.0, "percentile_99_5": 520.0}
+        },
+    }
+
+
+def dataset_json() -> dict[str, Any]:
+    """Return the data set's description."""
+    return {"channel_names": {"0": "CT"}, "labels": dict(LABELS), "numTraining": 1, "file_ending": ".nii.gz"}
+
+
+def write_model(results: Path, shrink: int) -> Path:
+    """Write a model folder of nnU-Net's layout with random weights, all widths divided by ``shrink``.
+
+    Args:
+        results: nnU-Net's folder of results.
+        shrink: 1 for the teacher.
+    """
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    name = "nnUNetPlans" if shrink == 1 else f"nnUNetShrink{shrink}Plans"
+    content = {**plans([width // shrink for width in FEATURES]), "plans_name": name}
+    folder = results / DATASET / f"nnUNetTrainer__{name}__{CONFIGURATION}"
+    architecture = copy.deepcopy(content["configurations"][CONFIGURATION]["architecture"])
+    torch.manual_seed(0)
+    network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        len(LABELS),
+        deep_supervision=True,
+    )
+    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
+    for file, data in (("plans.json", content), ("dataset.json", dataset_json())):
+        (folder / file).write_text(json.dumps(data, indent=1))
+    torch.save(_checkpoint(content, network.state_dict()), folder / "fold_0" / "checkpoint_final.pth")
+    return folder
+
+
+def _checkpoint(content: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "network_weights": weights,
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"plans": content, "configuration": CONFIGURATION, "fold": 0, "dataset_json": dataset_json()},
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }

@@ -1,0 +1,219 @@
+"""Tables and picture of the deployment benchmark, from its finished rounds."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from deployment_measure import CT_STUDENTS, HIPPOCAMPUS_STUDENTS, STOCK, TEACHER
+from numpy.typing import NDArray
+from study_report import PAGE, interval, replace_marked
+
+from nnunet_kd.evaluation.statistics import mean_with_interval, paired_difference
+
+Round = Mapping[str, Any]
+PICTURE = "deployment.png"
+N_MIRRORS = 8
+MIRRORED = f"teacher, nnU-Net, {N_MIRRORS} mirrors (extrapolated)"
+_OTHER, _OURS, _GUESSED = "#0072B2", "#D55E00", "#999999"
+_EMPTY = ("", "", "")
+
+
+def load(results: Path, part: str) -> list[Round]:
+    """Read the finished rounds of a part in order."""
+    rounds = [json.loads(path.read_text()) for path in results.glob(f"{part}_round*.json")]
+    return sorted(rounds, key=lambda found: int(found["round"]))
+
+
+def values(rounds: Sequence[Round], name: str, key: str) -> list[float]:
+    """Return a figure of a command in every round."""
+    return [float(found["commands"][name][key]) for found in rounds]
+
+
+def ratios(rounds: Sequence[Round], first: str, second: str, key: str = "seconds") -> list[float]:
+    """Return a command's figure over another's, round by round."""
+    return [a / b for a, b in zip(values(rounds, first, key), values(rounds, second, key), strict=True)]
+
+
+def spread(numbers: Sequence[float], digits: int) -> str:
+    """Show median and range.
+
+    Example:
+        >>> spread([3.0, 1.0, 2.0], 1)
+        '2.0 [1.0, 3.0]'
+    """
+    middle, low, high = (f"{number:.{digits}f}" for number in (median(numbers), min(numbers), max(numbers)))
+    return middle if len(numbers) == 1 else f"{middle} [{low}, {high}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def times_table(rounds: Sequence[Round]) -> str:
+    """Return seconds of whole commands on the real cases, and ratios within each round."""
+    head = ("command, network", "seconds", "teacher / it", "student, nnU-Net / it", "peak memory [MB]", "model [MB]")
+    rows = [
+        [
+            name,
+            spread(values(rounds, name, "seconds"), 2),
+            "" if name == TEACHER else spread(ratios(rounds, TEACHER, name), 1),
+            spread(ratios(rounds, STOCK, name), 1) if name in HIPPOCAMPUS_STUDENTS else "",
+            f"{max(values(rounds, name, 'peak_megabytes')):.0f}",
+            f"{values(rounds, name, 'megabytes')[0]:.2f}",
+        ]
+        for name in rounds[0]["commands"]
+    ]
+    return _table(head, rows)
+
+
+def case_dice(found: Round, name: str) -> NDArray[np.float64]:
+    """Return the mean Dice over structures of each case, cases by name."""
+    dice = found["commands"][name]["dice"]
+    return np.array([np.mean(list(dice[case].values())) for case in sorted(dice)])
+
+
+def scores_table(found: Round) -> str:
+    """Return Dice and agreement of every command, paired over the cases."""
+    structures = list(next(iter(found["commands"][TEACHER]["dice"].values())))
+    head = ["command, network", f"Dice {' / '.join(structures)}", "mean Dice [95 %]", "against the teacher [95 %]", "p"]
+    head += ["against student, nnU-Net [95 %]", "voxels as that one's", "in the worst case"]
+    rows = []
+    for name, command in found["commands"].items():
+        own = case_dice(found, name)
+        each = [np.mean([case[structure] for case in command["dice"].values()]) for structure in structures]
+        cells = [name, " / ".join(f"{value:.4f}" for value in each), interval(mean_with_interval(own))]
+        if name == TEACHER:
+            cells += ["", ""]
+        else:
+            to_teacher = paired_difference(own, case_dice(found, TEACHER))
+            cells += [interval(to_teacher, signed=True), f"{to_teacher.p:.2g}"]
+        same = command["as_stock_student"]
+        if same:
+            to_stock = paired_difference(own, case_dice(found, STOCK))
+            cells += [interval(to_stock, signed=True), _percent(same["equal"]), _percent(same["worst_case"])]
+        else:
+            cells += _EMPTY
+        rows.append(cells)
+    return _table(head, rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4f} %"
+
+
+def mirrored_seconds(rounds: Sequence[Round]) -> list[float]:
+    """Return what the teacher would take with eight mirrors: the network's part eight times, the rest once."""
+    return [
+        found["commands"][TEACHER]["seconds"] + (N_MIRRORS - 1) * found["commands"][TEACHER]["network"][1]
+        for found in rounds
+    ]
+
+
+def ct_table(rounds: Sequence[Round]) -> str:
+    """Return seconds and memory on the volume of the size of a CT scan."""
+    head = ("command, network", "seconds", "teacher / it", "student, nnU-Net / it", "peak memory [MB]")
+    head += ("memory, of student, nnU-Net", "voxels as student, nnU-Net")
+    rows = []
+    if all(found["commands"][TEACHER]["network"] for found in rounds):
+        rows.append([MIRRORED, spread(mirrored_seconds(rounds), 1), *[""] * 5])
+    for name, command in rounds[0]["commands"].items():
+        same = command["as_stock_student"]
+        ours = name in CT_STUDENTS
+        rows.append(
+            [
+                name,
+                spread(values(rounds, name, "seconds"), 1),
+                "" if name == TEACHER else spread(ratios(rounds, TEACHER, name), 1),
+                spread(ratios(rounds, STOCK, name), 1) if ours else "",
+                spread(values(rounds, name, "peak_megabytes"), 0),
+                spread(ratios(rounds, name, STOCK, "peak_megabytes"), 2) if ours else "",
+                _percent(same["equal"]) if same else "",
+            ]
+        )
+    return _table(head, rows)
+
+
+def conditions(rounds: Sequence[Round]) -> str:
+    """Say on what and how often it was measured, and how busy the machine was."""
+    last = rounds[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    loads = ", ".join(f"{found['load']:.1f}" for found in rounds)
+    return (
+        f"Medians [ranges] of {len(rounds)} rounds, ratios within a round; load before each: {loads}. "
+        f"{last['hardware']}; {versions}."
+    )
+
+
+def _hippocampus(rounds: Sequence[Round]) -> str:
+    return "\n\n".join([times_table(rounds), scores_table(rounds[0]), conditions(rounds)])
+
+
+def _ct(rounds: Sequence[Round]) -> str:
+    return "\n\n".join([ct_table(rounds), conditions(rounds)])
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Sequence[Round]], str]]] = {
+    "hippocampus": ("deployment", _hippocampus),
+    "ct": ("deployment ct", _ct),
+}
+
+
+def draw(parts: Mapping[str, Sequence[Round]], path: Path) -> None:
+    """Draw seconds of both parts and the memory of the large volume; black: range over rounds."""
+    from matplotlib.figure import Figure
+
+    panels = [(part, key) for part in parts for key in ("seconds", "peak_megabytes")]
+    figure = Figure(figsize=(6.4 * len(panels) / len(parts), 0.4 + 2.4 * len(parts)), layout="constrained")
+    axes = figure.subplots(len(parts), 2, squeeze=False)
+    titles = {"hippocampus": "hippocampus, {n_cases} cases", "ct": "CT-sized volume, no mirroring"}
+    for axis, (part, key) in zip(axes.flat, panels, strict=True):
+        rounds = parts[part]
+        bars = {name: values(rounds, name, key) for name in rounds[0]["commands"]}
+        if part == "ct" and key == "seconds" and all(found["commands"][TEACHER]["network"] for found in rounds):
+            bars = {MIRRORED: mirrored_seconds(rounds), **bars}
+        _bars(axis, bars, logarithmic=key == "seconds")
+        axis.set_title(titles[part].format(**rounds[0]), loc="left", fontsize="medium")
+        axis.set_xlabel("seconds of the whole command (logarithmic)" if key == "seconds" else "peak memory [MB]")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _bars(axis: Any, bars: Mapping[str, Sequence[float]], *, logarithmic: bool) -> None:  # noqa: ANN401  # untyped
+    for row, (name, numbers) in enumerate(bars.items()):
+        middle = median(numbers)
+        colour = _GUESSED if name == MIRRORED else _OTHER if "nnU-Net" in name else _OURS
+        error = [[middle - min(numbers)], [max(numbers) - middle]]
+        axis.barh(row, middle, color=colour, xerr=error, capsize=3)
+        axis.annotate(f"{middle:.3g}" if logarithmic else f"{middle:.0f}", (max(numbers), row), (6, 0), va="center",
+                      textcoords="offset points")  # fmt: skip
+    axis.set_yticks(range(len(bars)), list(bars))
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+    if logarithmic:
+        axis.set_xscale("log")
+    axis.margins(x=0.15)
+
+
+def write(results: Path, *, into_docs: bool) -> None:
+    """Print the tables and draw the picture of what is measured.
+
+    Args:
+        results: Folder of results.
+        into_docs: Replace what docs/benchmarks.md has, and its picture; else the picture goes into ``results``.
+    """
+    parts = {part: rounds for part in SECTIONS if (rounds := load(results, part))}
+    if not parts:
+        raise SystemExit(f"nothing is measured in {results} yet; type: python benchmarks/deployment.py run")
+    draw(parts, (PAGE.parent / "images" if into_docs else results) / PICTURE)
+    for part, rounds in parts.items():
+        marker, body_of = SECTIONS[part]
+        body = body_of(rounds)
+        if part == next(iter(parts)):
+            body += f"\n\n![deployment](images/{PICTURE})"
+        if into_docs:
+            replace_marked(marker, body)
+        print(f"{body}\n")
