@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tqdm import tqdm
@@ -94,7 +95,7 @@ def map_cases(
         description: Shown beside the progress bar.
         name: Gives a case's name for messages.
         scheduler: Address of a running dask scheduler, ``tcp://HOST:PORT``.
-        n_workers: Number of local processes, ``0`` for this process; never more than cases.
+        n_workers: Number of local processes, ``0`` for this process; never more than cases or cores.
         seconds_per_case: Rough time one case takes, to judge whether a cluster pays.
 
     Returns:
@@ -111,8 +112,8 @@ def map_cases(
     todo = list(cases)
     if n_workers is None and scheduler is None:
         n_workers = _suitable_workers(len(todo), seconds_per_case)
-    if n_workers is not None:
-        n_workers = min(n_workers, len(todo))  # each is a process that takes memory, whether it has work or not
+    if n_workers is not None and scheduler is None:
+        n_workers = _bounded(n_workers, len(todo))
     outcomes: dict[int, _Outcome[R]] = {}
     pairs: Iterator[tuple[int, _Outcome[R]]]
     if scheduler is None and not n_workers:
@@ -124,11 +125,29 @@ def map_cases(
     return _collect(outcomes, [name(case) for case in todo])
 
 
-def _suitable_workers(n_cases: int, seconds_per_case: float) -> int:
-    """Return 0 where starting a cluster would take longer than it saves."""
+def _n_cores() -> int:
     from dask.system import CPU_COUNT  # knows of affinity and of container limits
 
-    workers = max(1, min(int(CPU_COUNT), n_cases))
+    return max(1, int(CPU_COUNT))
+
+
+def _bounded(n_workers: int, n_cases: int) -> int:
+    """Return a number of processes that have work and a core: each takes memory, whether it has them or not."""
+    useful = min(n_workers, n_cases)
+    if useful > _n_cores():
+        _say_once(f"{_n_cores()} processes instead of {n_workers}, one per core that may be used")
+        return _n_cores()
+    return useful
+
+
+@cache
+def _say_once(line: str) -> None:
+    logger.warning(line)
+
+
+def _suitable_workers(n_cases: int, seconds_per_case: float) -> int:
+    """Return 0 where starting a cluster would take longer than it saves."""
+    workers = max(1, min(_n_cores(), n_cases))
     saved = n_cases * seconds_per_case * (1 - 1 / workers)
     return workers if saved > _CLUSTER_START_SECONDS else 0
 

@@ -113,7 +113,10 @@ def test_no_cases_give_no_results() -> None:
     assert map_cases(abs, [], description="nothing") == []
 
 
-def test_no_more_processes_start_than_there_are_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("n_cores", "n_started"), [(8, 3), (2, 2)])
+def test_no_more_processes_start_than_there_are_cases_and_cores(
+    n_cores: int, n_started: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     asked: list[object] = []
 
     def refuse(*settings: object) -> None:
@@ -121,6 +124,9 @@ def test_no_more_processes_start_than_there_are_cases(monkeypatch: pytest.Monkey
         raise UsageError("no cluster")
 
     monkeypatch.setattr("nnunet_kd.cases._client", refuse)
-    with pytest.raises(UsageError, match="no cluster"):
-        map_cases(abs, range(3), description="few", n_workers=99999999999999)
-    assert asked == [3]
+    monkeypatch.setattr("dask.system.CPU_COUNT", n_cores)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="no cluster"):
+            map_cases(abs, range(3), description="few", n_workers=99999999999999)
+    assert asked == [n_started] * 2
+    assert len([line for line in caplog.messages if "2 processes instead of" in line]) == (n_started == 2)
