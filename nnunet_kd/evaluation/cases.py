@@ -112,6 +112,9 @@ def read_geometry(file: Path) -> Geometry:
         raise _unreadable(file, error) from error
     if reader.GetNumberOfComponents() != 1:
         raise UsageError(f"expected one label per voxel in '{file}', found {reader.GetNumberOfComponents()} channels")
+    n_axes = int(reader.GetMetaData("dim[0]")) if reader.HasMetaDataKey("dim[0]") else reader.GetDimension()
+    if n_axes not in (2, 3):  # ITK leaves out a fourth axis of one voxel without a word
+        raise UsageError(f"expected two or three axes in '{file}', found {n_axes}; write it again without the others")
     return Geometry(
         shape=tuple(reader.GetSize()),
         spacing=tuple(reader.GetSpacing()),

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="nnunet: Dice, HD95, surface Dice (default); hlfd: that paper's own Dice, VOE and RVD, from "
         "probabilities; others: that challenge's own, with its rule for empty masks (brats2023 is of GLI, SSA and PED)",
     )
-    add("--tolerance", nargs="+", default=["1.0"], metavar="MM", help="of the surface Dice; 2.0, or also 1.0 liver=3.0")
+    add("--tolerance", nargs="+", metavar="MM", help="of the surface Dice (default: 1.0); 2.0, or also 1.0 liver=3.0")
     add("--dataset-json", type=Path, metavar="FILE", help="names of labels or regions (default: beside the reference)")
     add("--cases", type=Path, metavar="FILE", help="compare these cases only, one name per line")
     add("--patients", type=Path, metavar="FILE", help="JSON {case: patient}; patients are resampled instead of cases")
@@ -73,16 +73,20 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise UsageError(f"expected {option} NAME=PATH, got '{text}'")
-        if "|" in name or not name.isprintable():
-            raise UsageError(f"expected a name of printable characters without '|' for {option}, got {name!r}")
+        if "|" in name or not name.isprintable() or name != name.strip():
+            raise UsageError(
+                f"expected a name of printable characters without '|', and without spaces around it, for {option}, "
+                f"got {name!r}"
+            )
         if name in pairs:
             raise UsageError(f"{option} names '{name}' twice; several runs go into one: {name}=FOLDER,FOLDER")
         pairs[name] = value
     return pairs
 
 
-def _tolerances(texts: list[str]) -> tuple[float, dict[str, float]]:
-    default, by_name = 1.0, {}
+def _tolerances(texts: list[str]) -> tuple[float | None, dict[str, float]]:
+    default: float | None = None
+    by_name: dict[str, float] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
         try:
@@ -134,7 +138,7 @@ def run(options: argparse.Namespace) -> None:
     if options.seed < 0:
         raise UsageError(f"expected a whole number from 0 for --seed, got {options.seed}")
     arms = _pairs(options.arm, "--arm")
-    default, by_name = _tolerances(options.tolerance)
+    default, by_name = _tolerances(options.tolerance or [])
     models = {arm: Path(folder) for arm, folder in _pairs(options.model, "--model").items()}
     folds = None if options.folds is None else [_fold(text) for text in options.folds]
     cases, patients = _cases(options.cases), _patients(options.patients)

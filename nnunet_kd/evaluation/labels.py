@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,12 @@ def read_known(file: Path, scheme: LabelScheme) -> tuple[NDArray[Any], tuple[flo
     return segmentation, spacing
 
 
-def with_tolerances(scheme: LabelScheme, default: float, by_name: Mapping[str, float]) -> LabelScheme:
+def with_tolerances(scheme: LabelScheme, default: float | None, by_name: Mapping[str, float]) -> LabelScheme:
     """Set the tolerance of every structure.
 
     Args:
         scheme: The structures.
-        default: In mm, for all that are not named.
+        default: In mm, for all that are not named; ``None`` leaves theirs.
         by_name: In mm.
 
     Raises:
@@ -130,12 +130,13 @@ def with_tolerances(scheme: LabelScheme, default: float, by_name: Mapping[str, f
     unknown = [name for name in by_name if name not in known]
     if unknown:
         raise UsageError(f"--tolerance names {', '.join(unknown)}; the structures are {', '.join(known)}")
-    wrong = [value for value in (default, *by_name.values()) if not 0 <= value < float("inf")]
+    wrong = [value for value in (default, *by_name.values()) if value is not None and not 0 <= value < float("inf")]
     if wrong:
         raise UsageError(f"expected a distance in mm for --tolerance, got {wrong[0]}; type for example --tolerance 1.0")
-    return LabelScheme(
+    return replace(
+        scheme,
         structures=tuple(
-            Structure(name=s.name, labels=s.labels, tolerance=by_name.get(s.name, default)) for s in scheme.structures
+            replace(s, tolerance=by_name.get(s.name, s.tolerance if default is None else default))
+            for s in scheme.structures
         ),
-        ignore=scheme.ignore,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -135,6 +136,14 @@ def test_values_that_are_no_labels_are_refused(
     labels[0, 0, 0] = value
     with pytest.raises(UsageError, match=r"not finite|whole numbers"):
         read_segmentation(save_labels(tmp_path / f"a{ending}", labels))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 1), (3, 4, 5, 2)])
+def test_label_maps_of_four_axes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """ITK leaves out a fourth axis of one voxel."""
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(UsageError, match="two or three axes"):
+        read_geometry(tmp_path / "a.nii.gz")
 
 
 def test_colour_images_and_broken_files_are_refused(tmp_path: Path) -> None:

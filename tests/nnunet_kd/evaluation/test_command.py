@@ -105,6 +105,8 @@ def test_models_and_images_fill_the_cost_table(
         (["--arm", "new=,"], "--arm new=FOLDER"),
         (["--arm", "a|b=x"], "printable"),
         (["--arm", "a\nb=x"], "printable"),
+        (["--arm", " =x"], "without spaces"),
+        (["--scores", "msd", "--tolerance", "1"], "takes none"),
         (["-o", "/dev/null/report"], "cannot write"),
         (["--dataset-json", "/no/dataset.json"], "/no/dataset.json"),
     ],
