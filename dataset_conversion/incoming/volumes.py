@@ -7,8 +7,9 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 GZIP_LEVEL = 3  # a third of level 6's time for some percent more disk; training never reads these files
 _NIFTI = (".nii.gz", ".nii")
@@ -100,6 +101,8 @@ def read_image(path: Path) -> Image:
     image = _read_nifti(path) if ending_of(path) in _NIFTI else _read_itk(path)
     import numpy as np
 
+    if not image.stored.size:
+        raise ValueError(f"holds no voxels, its shape is {image.stored.shape}")
     if image.stored.dtype.kind not in "iuf":
         raise ValueError(f"expected one number per voxel, got {image.stored.dtype}")
     if not (np.isfinite(image.affine).all() and np.linalg.det(image.affine[:3, :3])):
@@ -122,30 +125,45 @@ def _simpleitk() -> Any:  # noqa: ANN401  # claims to be typed and is not
 def _read_nifti(path: Path) -> Image:
     import numpy as np
 
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if ending_of(path) == ".nii.gz":
+    with gzip.open(path) if ending_of(path) == ".nii.gz" else path.open("rb") as stream:
         try:
-            content = gzip.decompress(content)
+            start = stream.read(max(_HEADER_BYTES))
+            header = _header(start)
+            shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header["vox_offset"])
+            n_voxels = prod(map(int, shape))  # of a header that may claim more than 64 bits hold
+            expected = offset + n_voxels * dtype.itemsize
+            content = _read_to(stream, start, expected)
         except zlib.error as error:
             raise ValueError(f"damaged: {error}") from error
-    sizes = {order: struct.unpack_from(f"{order}i", content.ljust(4, b" "))[0] for order in "<>"}
-    order = next((order for order, size in sizes.items() if size in _HEADER_BYTES), None)
-    if order is None or len(content) < sizes[order]:
-        raise ValueError("expected a NIfTI header, got something else")
-    n_header = sizes[order]
-    header = getattr(_nibabel(), _HEADER_BYTES[n_header])(content[:n_header], endianness=order, check=False)
-    if not bytes(header["magic"]).startswith(b"n+"):
-        raise ValueError("expected header and voxels in one file")
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    offset = int(header["vox_offset"])
-    n_voxels = int(np.prod(shape, dtype=np.int64))
-    expected = offset + n_voxels * dtype.itemsize
+    n_header = header.sizeof_hdr
     if offset < n_header or len(content) < expected:
         raise ValueError(f"truncated: expected {expected} bytes, got {len(content)}")
     stored = np.frombuffer(content, dtype, count=n_voxels, offset=offset).reshape(shape, order="F")
     affine = header.get_best_affine()
-    return Image(stored=stored, affine=affine, header=header, extension=content[n_header:offset], sha256=(digest,))
+    extension = bytes(content[n_header:offset])
+    return Image(stored=stored, affine=affine, header=header, extension=extension, sha256=(sha256(path),))
+
+
+def _header(start: bytes) -> Any:  # noqa: ANN401  # nibabel's header
+    sizes = {order: struct.unpack_from(f"{order}i", start.ljust(4, b" "))[0] for order in "<>"}
+    order = next((order for order, size in sizes.items() if size in _HEADER_BYTES), None)
+    if order is None or len(start) < sizes[order]:
+        raise ValueError("expected a NIfTI header, got something else")
+    n_bytes = sizes[order]
+    header = getattr(_nibabel(), _HEADER_BYTES[n_bytes])(start[:n_bytes], endianness=order, check=False)
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise ValueError("expected header and voxels in one file")
+    return header
+
+
+def _read_to(stream: IO[bytes], start: bytes, n_bytes: int) -> bytearray:
+    """Read on to the end of a file, where gzip has its checksum; one that is longer than its header says is refused."""
+    content = bytearray(start)
+    while block := stream.read(_BLOCK):  # piece by piece: a file may unpack to any size, and a header claim any
+        content += block
+        if len(content) > n_bytes + _BLOCK:
+            raise ValueError(f"expected {n_bytes} bytes, as its header says, got more")
+    return content
 
 
 def _read_itk(path: Path) -> Image:

@@ -1,6 +1,7 @@
 """Claims about volumes that are read and written."""
 
 import gzip
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,18 @@ def test_cut_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(content[:-40])
     with pytest.raises((ValueError, EOFError), match="truncated: expected" if name == "a.nii" else ""):
         read_image(tmp_path / name)
+
+
+def test_file_that_unpacks_to_more_than_its_header_says_is_not_read_whole(tmp_path: Path) -> None:
+    source = _save(tmp_path / "a.nii.gz")
+    source.write_bytes(gzip.compress(_plain(source) + bytes(64 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="as its header says, got more"):
+            read_image(source)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"\x5c\x01\x00\x00" + bytes(344), b"x" * 400], ids=len)
