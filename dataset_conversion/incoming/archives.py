@@ -35,6 +35,7 @@ _DAMAGE = (
     NotImplementedError,
     RuntimeError,
 )
+_LAST_TIME = 1 << 33  # [s since 1970] the year 2242; archives may name any number, file systems take none beyond
 _MAC = ("__MACOSX", ".DS_Store")
 
 
@@ -46,7 +47,7 @@ class _Member:
         name: Its path, as written there.
         kind: ``file``, ``folder``, or what else it is, with its article.
         size: Unpacked [bytes], as declared.
-        time: Of its last change [s since 1970].
+        time: Of its last change [s since 1970]; 0 where the archive names none that a file can have.
         entry: The library's own object.
     """
 
@@ -72,7 +73,8 @@ class _Tar:
             kind = (
                 "file" if entry.isreg() and not entry.issparse() else "folder" if entry.isdir() else "a link or device"
             )
-            yield _Member(entry.name, kind, entry.size, entry.mtime, entry)
+            time = entry.mtime if 0 <= entry.mtime < _LAST_TIME else 0.0  # neither is not a number
+            yield _Member(entry.name, kind, entry.size, time, entry)
         self._refuse_other_end()
 
     def _refuse_other_end(self) -> None:
@@ -223,8 +225,8 @@ def _refuse_full_disk(members: list[_Member], archive: Path, folder: Path) -> No
     needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
-            f"expected {needed / 1e9:.1f} GB on the disk of {folder.parent} to unpack {archive}, "
-            f"but {free / 1e9:.1f} GB are free; free space or unpack it elsewhere and name the folder"
+            f"expected {needed:,} bytes on the disk of {folder.parent} to unpack {archive}, "
+            f"but {free:,} are free; free space or unpack it elsewhere and name the folder"
         )
 
 
