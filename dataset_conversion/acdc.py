@@ -64,7 +64,7 @@ def _frame(folder: Path, phase: str) -> Path:
     """Return the image of a phase; where that is not known, a path that is missing and says why."""
     listing = folder / "Info.cfg"
     text = listing.read_text(encoding="utf-8", errors="replace") if listing.is_file() else None
-    frame = re.search(rf"^\s*{phase}\s*:\s*(\d+)\s*$", text or "", re.MULTILINE)
+    frame = re.search(rf"^\s*{phase}\s*:\s*(\d{{1,4}})\s*$", text or "", re.MULTILINE)
     unknown = "<no Info.cfg>" if text is None else f"<no {phase} in Info.cfg>"
     return folder / f"{folder.name}_frame{f'{int(frame[1]):02d}' if frame else unknown}{_ENDING}"
 

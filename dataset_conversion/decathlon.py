@@ -48,6 +48,8 @@ def read_source(source: Path) -> tuple[DatasetDescription, list[Case]]:
     n_channels = _n_channels(listing, source)
     listed_tests = listing.get("test", []) if (source / "imagesTs").is_dir() else []
     try:
+        if not (isinstance(listing["training"], list) and isinstance(listed_tests, list)):
+            raise TypeError("no list")
         training = [_case(source, entry["image"], entry["label"], n_channels) for entry in listing["training"]]
         test = [_case(source, entry, None, n_channels) for entry in listed_tests]
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:  # also "\0" and links in a circle
@@ -67,6 +69,11 @@ def _listing(source: Path) -> dict[str, Any]:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"expected JSON in {path}, got something else ({error}); unpack the archive again") from error
+    if isinstance(listing, dict) and "channel_names" in listing:
+        raise UsageError(
+            f"expected the Decathlon's listing, but {path} is nnU-Net's own of a data set that is converted already; "
+            f"move {source} to nnUNet_raw, or name the download"
+        )
     missing = [key for key in _REQUIRED if not isinstance(listing, dict) or key not in listing]
     if missing:
         raise UsageError(f"expected the keys {', '.join(_REQUIRED)} in {path}; there is no {', '.join(missing)}")
@@ -75,15 +82,19 @@ def _listing(source: Path) -> dict[str, Any]:
 
 def _n_channels(listing: Mapping[str, Any], source: Path) -> int:
     modalities = listing["modality"]
-    numbered = (
-        isinstance(modalities, dict) and bool(modalities) and set(modalities) == set(map(str, range(len(modalities))))
-    )
-    if not numbered or not isinstance(listing["labels"], dict):
+    numbered = _is_named(modalities) and set(modalities) == set(map(str, range(len(modalities))))
+    if not numbered or not _is_named(listing["labels"]):
         raise UsageError(
             f'expected modality like {{"0": "MRI"}} and labels like {{"0": "background"}} in '
             f"{source / 'dataset.json'}, got {modalities!r:.80} and {listing['labels']!r:.80}"
         )
     return len(modalities)
+
+
+def _is_named(entries: object) -> bool:
+    """Tell whether entries are texts with something in them."""
+    texts = list(entries.values()) if isinstance(entries, dict) else []
+    return bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
 
 
 def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
@@ -92,9 +103,7 @@ def _describe(listing: Mapping[str, Any], source: Path) -> DatasetDescription:
     names = [str(listing["modality"][str(channel)]).strip() for channel in range(len(listing["modality"]))]
     try:
         # the published listings put the value first and spell a key "relase"
-        labels = {
-            ("background" if int(value) == 0 else str(text)): int(value) for value, text in listing["labels"].items()
-        }
+        labels = {("background" if int(value) == 0 else text): int(value) for value, text in listing["labels"].items()}
         if _IGNORE in labels:
             raise ValueError(f"nnU-Net leaves a label of the name '{_IGNORE}' out of the training; rename it")
         return DatasetDescription(

@@ -110,6 +110,11 @@ FAULTS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         "patient002_frame<no ED in Info.cfg>.nii.gz in patient002: is missing",
     ),
     "no number": (lambda p: (p / "Info.cfg").write_text("ED: 4\nES: late\n"), ["ES"], "<no ES in Info.cfg>"),
+    "no frame's number": (
+        lambda p: (p / "Info.cfg").write_text(INFO.format(ED="9" * 5000, ES=11)),
+        ["ED"],
+        "<no ED in Info.cfg>",
+    ),
     "no such frame": (
         lambda p: (p / "Info.cfg").write_text(INFO.format(ED=5, ES=11)),
         ["ED"],

@@ -155,8 +155,13 @@ def test_files_outside_the_task_are_refused(decathlon_task: Task) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "expected JSON"), ('{"name": "x"}', "modality, labels, training"), (None, "there is no")],
-    ids=["broken", "incomplete", "absent"],
+    [
+        ("{", "expected JSON"),
+        ('{"name": "x"}', "modality, labels, training"),
+        ('{"channel_names": {}}', "nnU-Net's own"),
+        (None, "there is no"),
+    ],
+    ids=["broken", "incomplete", "nnU-Net's", "absent"],
 )
 def test_folder_that_is_no_task_is_refused(decathlon_task: Task, text: str | None, message: str) -> None:
     source = decathlon_task()
@@ -172,7 +177,9 @@ def test_folder_that_is_no_task_is_refused(decathlon_task: Task, text: str | Non
     [
         *({"modality": value} for value in (["MRI"], 5, "MRI", {"1": "MRI"})),
         *({"labels": value} for value in (["a"], None, {"0": "background", "x": "a"}, {"0": "b", "1": "ignore"})),
-        *({"training": value} for value in (5, None, [5], [{"image": "a\0b.nii.gz", "label": "c.nii.gz"}])),
+        *({"labels": {"0": "background", "1": value}} for value in (None, ["a"], " ")),
+        {"modality": {"0": None}},
+        *({"training": value} for value in ({}, 5, None, [5], [{"image": "a\0b.nii.gz", "label": "c.nii.gz"}])),
         {"test": [{}]},
     ],
     ids=str,
