@@ -92,20 +92,27 @@ def check_case(case: Case, *, description: DatasetDescription, source: Path) -> 
 
 
 def _facts(path: Path, indices: list[int | None], allowed: Mapping[int, int] | None) -> _Facts:
-    import numpy as np
-
     image = read_image(path)
     _refuse_other_axes(image.stored.shape, indices)
     if allowed is None:
         faults: tuple[str, ...] = ()
-        finite = image.stored.dtype.kind != "f" or np.isfinite(image.stored).all()
-        if not finite:
-            faults = (f"{path.name} in {path.parent.name}: has intensities that are not finite",)
         type_ = ""
+        if not _finite(image):
+            faults = (f"{path.name} in {path.parent.name}: has intensities that are not finite in 32 bits",)
     else:
         faults, type_ = _label_faults(image, frozenset(allowed)), _label_type(image)
     hashes = tuple(zip(parts(path), image.sha256, strict=True))
     return _Facts(image.stored.shape, image.affine, faults, hashes, type_)
+
+
+def _finite(image: Image) -> bool:
+    """Tell whether all values, scaled as the header says, are numbers of 32 bits, in which nnU-Net computes."""
+    import numpy as np
+
+    slope, intercept = image.scale
+    # what is not a number is handed on by both
+    ends = np.array([image.stored.min(), image.stored.max()], np.float64) * slope + intercept
+    return bool((np.abs(ends) <= np.finfo(np.float32).max).all())
 
 
 def _refuse_other_axes(shape: tuple[int, ...], indices: list[int | None]) -> None:

@@ -1,6 +1,7 @@
 """A raw nnU-Net data set from a list of cases: everything is checked, then everything is written."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from nnunet_kd.dataset_conversion.incoming.journal import note, recall, stamp
 from nnunet_kd.dataset_conversion.incoming.placing import Form, PlacedCase, is_placed, linked, place_case
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, continued_folder, move_into_place
+from nnunet_kd.planning.model_folder import read_json_object
 
 # Rough, to judge whether more processes pay; a wrong guess costs seconds at most.
 _SECONDS, _BYTES_PER_SECOND = 0.01, 10e6  # of opening a case's files, of reading them
@@ -73,6 +75,7 @@ def write_raw_dataset(job: Job) -> Path:
         UsageError: If the folder or another data set of this number exists, or no case is left.
     """
     target = _target(job)
+    _refuse_unprintable(job.cases)
     with continued_folder(target, _key(job)) as work:
         seconds = _seconds_per_case(job.cases)
         checked = _run(job, partial(_check, job=_for_workers(job), work=work), job.cases, "Checking", seconds)
@@ -92,7 +95,7 @@ def write_raw_dataset(job: Job) -> Path:
             ) from error
         _remove_others(new, placed)
         _describe(job, kept, placed, faults, new)
-        move_into_place(new, target)
+        move_into_place(new, _target(job))  # asked again, since somebody may have put something there meanwhile
     return target
 
 
@@ -205,17 +208,52 @@ def _target(job: Job) -> Path:
         what="a converted data set",
         overwrite=job.overwrite,
     )
+    others = sorted(_files(target) - _recorded(target))
+    if others:
+        raise UsageError(
+            f"expected only what the conversion wrote in {target}, found {len(others)} other files, {others[0]} for "
+            "example; move them away"
+        )
     return target
 
 
+def _files(folder: Path) -> set[str]:
+    """Return the paths of all files in a folder, and of links whatever they lead to."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def _recorded(folder: Path) -> set[str]:
+    """Return the files that the conversion of a folder wrote."""
+    return set(read_json_object(folder / RECORD).get("files", ())) if (folder / RECORD).is_file() else set()
+
+
+def _refuse_unprintable(cases: Sequence[Case]) -> None:
+    """Refuse names that no list and no message can show; they become names of files."""
+    for case in cases:
+        if not (case.name and case.name.isprintable()):
+            raise UsageError(f"expected cases with names of printable characters, got {case.name!r}; rename its files")
+
+
 def _all_faults(cases: Sequence[Case], checked: Sequence[CheckedCase]) -> list[Fault]:
-    times = Counter(case.name for case in cases)
+    names = Counter(case.name.casefold() for case in cases)
+    labels = Counter(map(_whole_label, cases))
     faults = []
     for case, result in zip(cases, checked, strict=True):
-        doubled = (f"its name is given to {times[case.name]} cases",) if times[case.name] > 1 else ()
-        if messages := (*doubled, *result.faults):
+        n_names, n_labels = names[case.name.casefold()], labels[_whole_label(case)]
+        messages = [
+            *([f"its name is given to {n_names} cases, capitals aside"] * (n_names > 1)),
+            *([f"its label map is that of {n_labels} cases"] * (n_labels > 1 and _whole_label(case) is not None)),
+            *result.faults,
+        ]
+        if messages:
             faults.append(Fault(case.name, "; ".join(messages)))
     return faults
+
+
+def _whole_label(case: Case) -> str | None:
+    """Return the file that is a case's label map; masks, of which maps are painted, may belong to several cases."""
+    return None if case.label is None or case.label_layers else os.path.realpath(case.label)
 
 
 def _describe(
@@ -226,6 +264,7 @@ def _describe(
     splits, folds = patient_folds([case for case, _ in kept])
     values = {str(theirs): ours for theirs, ours in job.description.label_values.items()}
     ending = job.form.ending_for(job.description)
+    written = [path for result in placed for path in result.files]
     record: dict[str, Any] = {
         "command": job.command,
         "nnunet_kd": __version__,
@@ -245,6 +284,7 @@ def _describe(
             case.name: list(done.changes) for (case, _), done in zip(kept, placed, strict=True) if done.changes
         },
         "skipped": {fault.case: fault.message for fault in faults},
+        "files": sorted([*written, RECORD, "dataset.json", *([SPLITS] if splits is not None else [])]),
         "sha256": {path: digest for _, result in kept for path, digest in result.hashes},
     }
     if splits is not None:

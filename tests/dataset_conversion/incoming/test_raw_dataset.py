@@ -1,5 +1,6 @@
 """Claims about what any converter writes."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -78,6 +79,15 @@ def _rewrite(
     nibabel.save(image, path)
 
 
+def _rescale(path: Path, slope: float, intercept: float) -> None:
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((4, 5, 6))
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.diag([1.0, 1.0, 3.0, 1.0]), 1)
+    header["scl_slope"], header["scl_inter"], header["vox_offset"], header["magic"] = slope, intercept, 352, b"n+1"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4) + np.full((4, 5, 6), 2, np.int16).tobytes()))
+
+
 def test_files_get_the_names_that_nnunet_expects(cases: list[Case], write: Callable[..., Path]) -> None:
     folder = write(cases)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.nii.gz")) == [
@@ -137,6 +147,9 @@ FAULTS: dict[str, tuple[Callable[[Case], object], str]] = {
         "one number",
     ),
     "not finite": (lambda case: _rewrite(case.images[0].path, fill=float("nan")), "not finite"),
+    "no intercept": (lambda case: _rescale(case.images[0].path, 2, float("nan")), "invalid intercept"),
+    "too large when scaled": (lambda case: _rescale(case.images[0].path, 3e38, 0), "not finite in 32 bits"),
+    "no voxels": (lambda case: _rewrite(case.images[0].path, shape=(4, 0, 6)), "holds no voxels"),
 }
 
 
@@ -165,9 +178,23 @@ def test_data_set_whose_training_cases_are_all_faulty_is_refused(cases: list[Cas
         write([cases[0], cases[2]], skip_faulty=True)
 
 
-def test_name_given_twice_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("name", ["a", "A"])
+def test_name_given_twice_is_a_fault(cases: list[Case], write: Callable[..., Path], name: str) -> None:
+    """Upper and lower case are one to some systems."""
     with pytest.raises(FaultyCasesError, match="name is given to 2 cases"):
-        write([*cases, replace(cases[1], name="a")])
+        write([*cases, replace(cases[2], name=name)])
+
+
+def test_label_map_of_two_cases_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
+    with pytest.raises(FaultyCasesError, match=r"2 of 3 .*\n.*label map is that of 2 cases"):
+        write([cases[0], replace(cases[1], label=cases[0].label), cases[2]])
+
+
+@pytest.mark.parametrize("name", ["", "a\nb"])
+def test_name_that_cannot_be_printed_is_refused(cases: list[Case], write: Callable[..., Path], name: str) -> None:
+    with pytest.raises(UsageError, match="printable") as refused:
+        write([replace(cases[0], name=name)], skip_faulty=True)
+    assert "\n" not in str(refused.value)
 
 
 def test_missing_channel_is_a_fault(cases: list[Case], write: Callable[..., Path]) -> None:
@@ -215,6 +242,31 @@ def test_somebody_elses_data_set_is_never_replaced(
     with pytest.raises(UsageError, match="other things than a converted data set"):
         write(cases, overwrite=True)
     assert (tmp_path / "raw" / "Dataset009_Toy" / "thesis.txt").is_file()
+
+
+def test_files_put_into_a_data_set_are_kept(cases: list[Case], write: Callable[..., Path]) -> None:
+    mine = write(cases) / "imagesTr" / "thesis.txt"
+    mine.touch()
+    with pytest.raises(UsageError, match=r"1 other files, imagesTr/thesis\.txt"):
+        write(cases, overwrite=True)
+    assert mine.is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_meanwhile_is_kept(
+    cases: list[Case], write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    mine, copy = tmp_path / "raw" / "Dataset009_Toy" / "thesis.txt", shutil.copyfile
+
+    def copied(*paths: Any) -> None:
+        mine.parent.mkdir(exist_ok=True)
+        mine.touch()
+        copy(*paths)
+
+    monkeypatch.setattr("shutil.copyfile", copied)
+    with pytest.raises(UsageError, match="other things"):
+        write(cases, overwrite=overwrite)
+    assert mine.is_file()
 
 
 def test_full_disk_gives_one_line_and_leaves_nothing(
@@ -305,8 +357,8 @@ def test_unlabelled_cases_alone_are_a_pool(cases: list[Case], write: Callable[..
     assert {path.name for path in folder.iterdir()} == {"imagesTs", "dataset.json", "conversion.json"}
 
 
-def test_patients_of_several_scans_get_folds(cases: list[Case], write: Callable[..., Path]) -> None:
-    scans = [replace(cases[0], name=f"p{n}_{m}", patient=f"p{n}") for n in range(5) for m in range(2)]
+def test_patients_of_several_scans_get_folds(write: Callable[..., Path], tmp_path: Path) -> None:
+    scans = [replace(_case(tmp_path / "source", f"p{n}_{m}"), patient=f"p{n}") for n in range(5) for m in range(2)]
     folder = write(scans, form=Form(transfer="link"))
     splits = json.loads((folder / "splits_final.json").read_text())
     assert [len(fold["val"]) for fold in splits] == [2] * 5
