@@ -93,8 +93,11 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 def _folder_members(folder: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_symlink() or not (file.is_file() or file.is_dir()):
+            raise ValueError(f"{name} is a link or a device")
         if file.is_file():
-            yield file.relative_to(folder).as_posix(), file.read_bytes()
+            yield name, file.read_bytes()
 
 
 def _zip_members(path: Path) -> Iterator[tuple[str, bytes]]:

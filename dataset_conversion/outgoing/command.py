@@ -145,13 +145,15 @@ def _predictions(options: argparse.Namespace, found: Challenge, submission: Subm
         n_files = check_groups(groups, **how)
         return Checked(n_files=n_files, warnings=tuple(text for group in groups for text in group.warnings))
 
-    checked = _listing_faults(check)
+    checked = _listing_faults(check, "" if options.check else "nothing was written; ")
     for warning in checked.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.check:
         print(f"{source}: {checked.n_files} cases without fault")
     else:
-        written = write_submission(groups, clean_ups, options.output, kind=submission.archive, **how)
+        written = write_submission(
+            groups, clean_ups, options.output, submission=submission, overwrite=options.overwrite, **how
+        )
         print("\n".join(_summary(options.output, written)))
     _note(submission)
     return 0
@@ -173,7 +175,7 @@ def _clean_up(options: argparse.Namespace, group: Group) -> CleanUp:
     return prepare_clean_up(named, min_enhancing=options.min_enhancing, min_lesion=options.min_lesion)
 
 
-def _listing_faults(check: Callable[[], Checked]) -> Checked:
+def _listing_faults(check: Callable[[], Checked], outcome: str) -> Checked:
     """Print all faults of a check, one line per case, and end with one line."""
     try:
         return check()
@@ -181,7 +183,7 @@ def _listing_faults(check: Callable[[], Checked]) -> Checked:
         for fault in error.faults:
             print(f"  {fault.case}: {fault.message}", file=sys.stderr)
         raise UsageError(
-            f"expected faultless cases, but the {len(error.faults)} above are not; nothing was written; mend them"
+            f"expected faultless cases, but the {len(error.faults)} above are not; {outcome}mend them"
         ) from error
 
 

@@ -84,14 +84,13 @@ def write_container(challenge: str, submission: Submission, model: Path, target:
     """
     if not submission.container:
         raise UsageError(f"the organisers of {challenge} take no containers; give them predictions with -o")
-    check_replaceable(
-        target, is_ours=lambda folder: (folder / RECORD).is_file(), what="a container's folder", overwrite=overwrite
-    )
+    _check_target(target, overwrite=overwrite)
     with _released(model) as folder:
         settings = _check_model(folder, challenge, submission)
         try:
             with work_folder(target) as work:
                 _write(work / "new", folder, settings)
+                _check_target(target, overwrite=overwrite)  # somebody may have put something there meanwhile
                 move_into_place(work / "new", target)
         except OSError as error:
             reason = error.strerror or error
@@ -102,6 +101,12 @@ def write_container(challenge: str, submission: Submission, model: Path, target:
         f"try: python {target / 'run_inference.py'} --input IMAGES --output PREDICTIONS",
         f"build: docker build -t {_tag(challenge)} {target}",
     ]
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    check_replaceable(
+        target, is_ours=lambda folder: (folder / RECORD).is_file(), what="a container's folder", overwrite=overwrite
+    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -222,11 +223,16 @@ def check_target(target: Path, submission: Submission, *, overwrite: bool) -> No
         if packed:
             raise UsageError(f"expected the name of a folder for this challenge, got {target}; type another -o")
         check_replaceable(target, is_ours=_is_ours, what="a submission", overwrite=overwrite)
+        sums, is_new = sums_beside(target), not (target.is_dir() and any(target.iterdir()))
+        if is_new and os.path.lexists(sums):
+            raise UsageError(
+                f"expected {sums} to be free for the sums of {target.name}; move it away or type another -o"
+            )
     elif not target.name.lower().endswith(endings):
         raise UsageError(f"expected a name that ends in {endings[0]} for this challenge, got {target}; type another -o")
     elif target.is_dir():
         raise UsageError(f"expected the name of a file, but {target} is a folder; type another -o")
-    elif target.exists() and not overwrite:
+    elif os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} exists; type --overwrite to replace it or another -o")
 
 
@@ -240,9 +246,8 @@ def _is_ours(folder: Path) -> bool:
     beside = sums_beside(folder)
     if not beside.is_file():
         return False
-    return beside.read_text(encoding="utf-8") == _sums(
-        {f"{folder.name}/{name}": hashlib.sha256(content).hexdigest() for name, content in members(folder)}
-    )
+    digests = {f"{folder.name}/{name}": hashlib.sha256(content).hexdigest() for name, content in members(folder)}
+    return beside.read_bytes() == _sums(digests).encode()
 
 
 def _sums(digests: Mapping[str, str]) -> str:
@@ -254,7 +259,8 @@ def write_submission(
     clean_ups: Sequence[CleanUp],
     target: Path,
     *,
-    kind: Kind,
+    submission: Submission,
+    overwrite: bool = False,
     n_workers: int | None = None,
     scheduler: str | None = None,
 ) -> Written:
@@ -264,13 +270,15 @@ def write_submission(
         groups: What :func:`check_groups` found faultless.
         clean_ups: One per group.
         target: As :func:`check_target` allowed it.
-        kind: What is written.
+        submission: What the organisers take.
+        overwrite: Whether an earlier submission may be replaced.
         n_workers: Processes; ``None`` chooses.
         scheduler: Address of a running dask scheduler that sees the same files.
 
     Raises:
-        UsageError: If the disk is full or the place may not be written.
+        UsageError: If the disk is full, the place may not be written, or something appeared there meanwhile.
     """
+    kind = submission.archive
     pairs = [
         (item, rule_of(group.submission, clean_up))
         for group, clean_up in zip(groups, clean_ups, strict=True)
@@ -301,6 +309,7 @@ def write_submission(
         named = new if kind == "folder" else new.rename(work / f"new.{kind}")
         _read_back(named, files)
         written = _measure(named, files, kind)
+        check_target(target, submission, overwrite=overwrite)
         _place(named, target, files, kind)
     return written
 

@@ -111,6 +111,10 @@ def test_links_and_damage_in_archives_are_told(submit: Callable[..., Any], tmp_p
         link.create_system, link.external_attr = 3, 0o120777 << 16
         file.writestr(link, "/etc/passwd")
     assert "is a link" in submit("made.zip", "--check")[1]
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made.sha256").touch()
+    (tmp_path / "made" / "a.nii.gz").symlink_to("/etc/passwd")
+    assert "a.nii.gz is a link" in submit("made", "--check", archive="folder")[1]
     (tmp_path / "made.zip").write_bytes(b"PK\x03\x04")
     status, printed = submit("made.zip", "--check")
     assert status == 2
@@ -242,7 +246,7 @@ def test_every_challenge_of_the_registry_goes_round(name: str, tmp_path: Path) -
         groups.append(Group(name=task, submission=rule, predictions=tmp_path, items=(item,)))
     assert check_groups(groups, n_workers=0) == len(rules)
     target = tmp_path / f"out.{submission.archive}"
-    written = write_submission(groups, [CleanUp()] * len(rules), target, kind=submission.archive, n_workers=0)
+    written = write_submission(groups, [CleanUp()] * len(rules), target, submission=submission, n_workers=0)
     assert len(written.files) == len(rules)
     for group in groups:
         assert len(set(group.submission.label_values.values())) == len(group.submission.label_values)

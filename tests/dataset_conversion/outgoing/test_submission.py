@@ -200,7 +200,7 @@ def test_every_format_of_nnunet_lands_on_the_same_grid(
     item = Item(case="p", member="p.nii.gz", prediction=prediction, image=image)
     group = Group(submission=SUBMISSION, predictions=tmp_path, items=(item,))
     assert check_groups([group], n_workers=0) == 1
-    write_submission([group], [CleanUp()], tmp_path / "out.zip", kind="zip", n_workers=0)
+    write_submission([group], [CleanUp()], tmp_path / "out.zip", submission=SUBMISSION, n_workers=0)
     found = _image(_opened(tmp_path / "out.zip")["p.nii.gz"])
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.array([0, 2, 1, 4])[labels_of(0)])
     np.testing.assert_allclose(found.affine, AFFINE, atol=1e-5)
@@ -288,6 +288,7 @@ def test_all_faults_are_listed_at_once(submit: Callable[..., Any], tmp_path: Pat
     assert status == 2
     assert all(f"  {FAULTS[fault][1]}" in printed for fault in ("missing", "extra", "value", "truncated"))
     assert "the 4 above" in printed
+    assert "written" not in printed  # nothing was to be
 
 
 @pytest.mark.parametrize(
@@ -355,6 +356,33 @@ def test_an_archive_is_replaced_only_when_asked(submit: Callable[..., Any]) -> N
     status, printed, _ = submit("--overwrite", name="out", archive="folder")
     assert status == 2
     assert (archive / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["out.zip", "out", "out.sha256"])
+def test_what_appears_meanwhile_is_kept(
+    submit: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from nnunet_kd.dataset_conversion.outgoing import submission
+
+    def measured(*words: Any) -> Any:
+        appeared.parent.mkdir(exist_ok=True)
+        appeared.write_text("precious")
+        return measure(*words)
+
+    measure, appeared = submission._measure, tmp_path / name / ("" if "." in name else "mine.txt")
+    monkeypatch.setattr(submission, "_measure", measured)
+    kind = "zip" if name == "out.zip" else "folder"
+    status, printed, _ = submit(name="out.zip" if kind == "zip" else "out", archive=kind)
+    assert status == 2, printed
+    assert appeared.read_text() == "precious"
+
+
+def test_sums_of_others_are_kept(submit: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "out.sha256").write_text("precious")
+    status, printed, _ = submit("--overwrite", name="out", archive="folder")
+    assert status == 2
+    assert "out.sha256 to be free" in printed
+    assert (tmp_path / "out.sha256").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
