@@ -82,8 +82,8 @@ def test_memory_is_that_of_all_children_and_shared_pages_count_once(load: Any, t
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_words(load: Any, tmp_path: Path) -> None:
     measure = load("deployment_measure")
+    command = python(measure, "print('no such model'); raise SystemExit(3)")
     with pytest.raises(SystemExit, match="ended with 3:\nno such model"):
-        command = python(measure, "print('no such model'); raise SystemExit(3)")
         measure.run_command(command, tmp_path, tmp_path / "out", {})
 
 
