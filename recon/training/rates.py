@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nnunet_kd.distillation.optimization import OPTIMIZERS
-from nnunet_kd.recon.planning.plans import Training
+from nnunet_kd.recon.planning.plan_blocks import Training
 
 DECOUPLED_DECAY = 1e-2  # AdamW's own default; the others have none, as published
 
