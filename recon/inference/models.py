@@ -1,0 +1,88 @@
+"""From a model folder, or from plans alone, to a predictor."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.data.samples import sample_settings
+from nnunet_kd.recon.inference.predictor import Predictor
+from nnunet_kd.recon.planning.plans import Configuration, ReconPlans
+
+if TYPE_CHECKING:
+    from nnunet_kd.recon.data.measuring import SampleSettings
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device.
+
+    Raises:
+        UsageError: If this machine has none of that name.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, False):
+        raise UsageError(f"expected a device of this machine for -device, '{name}' is none; type: -device cpu")
+    return torch.device(name)
+
+
+def open_predictor(
+    model_folder: Path | str,
+    *,
+    folds: Sequence[int | str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    device: str = "cpu",
+    sampling: dict[str, Any] | None = None,
+    precision: str = "float32",
+    batch_size: int | None = None,
+) -> Predictor:
+    """Load the networks of a model folder.
+
+    Args:
+        model_folder: ``TRAINER__PLANS__CONFIGURATION``.
+        folds: ``None`` takes all that were trained.
+        checkpoint: File in each fold.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        sampling: What replaces settings of the plans' masks.
+        precision: ``float32`` or ``bfloat16``, of the convolutions.
+        batch_size: ``None`` takes the plans'.
+
+    Raises:
+        UsageError: If folder, folds or checkpoint are missing or damaged, or the settings mean nothing.
+    """
+    from nnunet_kd.recon.training.models import load_network, open_recon_model
+
+    model = open_recon_model(model_folder)
+    chosen = folds or model.folds
+    if not chosen:
+        raise UsageError(f"expected a trained fold in {model.path}, found none; train with: nnunet_kd recon train")
+    place = choose_device(device)
+    networks = [load_network(model.path, fold, checkpoint)[0].to(place) for fold in chosen]
+    return Predictor(
+        settings=changed_settings(model.plans, model.configuration, sampling or {}),
+        networks=networks,
+        coils=model.plans.coils if model.plans.acquisition == "single_coil" else (),
+        batch_size=batch_size or model.configuration.batch_size,
+        device=place,
+        precision=precision,
+    )
+
+
+def zero_filling(plans: ReconPlans, configuration: Configuration, sampling: dict[str, Any] | None = None) -> Predictor:
+    """Return the predictor without a network: the zero-filled image, the baseline of every comparison."""
+    return Predictor(settings=changed_settings(plans, configuration, sampling or {}))
+
+
+def changed_settings(plans: ReconPlans, configuration: Configuration, sampling: dict[str, Any]) -> "SampleSettings":
+    """Return the settings of samples with other masks than the plans'.
+
+    Raises:
+        UsageError: If there are no masks to change, or the new settings mean nothing.
+    """
+    if not sampling:
+        return sample_settings(plans, configuration)
+    if plans.sampling is None:
+        raise UsageError("plans for super-resolution have no masks; leave --mask, --acceleration and the like out")
+    return sample_settings(replace(plans, sampling={**plans.sampling, **sampling}), configuration)
