@@ -9,7 +9,6 @@ from nnunet_kd.planning.json_blocks import check_choice, check_keys, check_numbe
 
 SCHEMES = ("max", "percentile", "reference_max")
 SCOPES = ("slice", "volume")
-LOSSES = ("l1", "ssim", "l1_ssim")
 OPTIMIZERS = ("Adam", "AdamW", "RMSprop", "SGD")
 LR_SCHEDULES = ("step", "cosine", "poly")
 SCHEDULES = ("joint", "staged")
@@ -99,7 +98,7 @@ class Configuration:
         n_neighbours: Slices on each side that the network sees too, >= 0.
         crop: ``(h, w)`` of the target's centre that is learnt and scored; ``None`` is all of it.
         architecture: The network.
-        loss: ``name`` of :data:`LOSSES` and its settings.
+        loss: ``name`` of :data:`nnunet_kd.recon.training.supervision.SUPERVISIONS` and its settings.
         metrics: Names of what validation computes, the first chooses the best checkpoint.
         training: The recipe.
         student_branches: The student for whom this network is a student-friendly teacher: during training the
@@ -133,6 +132,9 @@ def parse_configuration(data: Mapping[str, Any], where: str) -> Configuration:
         UsageError: For an unknown key or a value out of range; names the place.
     """
     check_keys(data, Configuration.__dataclass_fields__, where)
+    # imported here: the losses need torch, reading a block's shape does not
+    from nnunet_kd.recon.training.supervision import build_supervision
+
     crop, branches = data.get("crop"), data.get("student_branches")
     configuration = read_block(
         Configuration,
@@ -148,7 +150,7 @@ def parse_configuration(data: Mapping[str, Any], where: str) -> Configuration:
     check_number(configuration.n_neighbours, f"{where}, n_neighbours", at_least=0, whole=True)
     if not isinstance(configuration.loss, Mapping):
         raise UsageError(f"{where}, loss: expected an object with a 'name', got {configuration.loss!r:.80}")
-    check_choice(configuration.loss.get("name"), LOSSES, f"{where}, loss, name")
+    build_supervision(configuration.loss, f"{where}, loss")
     return configuration
 
 
