@@ -146,21 +146,21 @@ def _expected(student: Student, folder: Path, images: list[Path]) -> np.ndarray:
     return np.array([values[value] for value in sorted(values)])[labels]
 
 
-@pytest.mark.parametrize("name", STUDENTS)
-def test_the_entry_point_predicts_the_organisers_folder(
-    release: Callable[..., Path], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    student, target = STUDENTS[name], tmp_path / "box"
-    assert _run(name, "--container", target, "-m", release(student)) == 0
-    assert f"docker build -t {name} {target}" in capsys.readouterr().out
-    images = _images(student, tmp_path / "in")
+def _predict_here(target: Path, folder: Path) -> None:
+    spec = importlib.util.spec_from_file_location("copied_entry_point", target / "run_inference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(["--input", str(folder / "in"), "--output", str(folder / "out")]) == 0
+
+
+def _predict_without_us(target: Path, folder: Path) -> None:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")}
     finished = subprocess.run(
         [sys.executable, "-c", WITHOUT_US, target / "run_inference.py"],
         env={
             **inherited,
-            "CONTAINER_INPUT": str(tmp_path / "in"),
-            "CONTAINER_OUTPUT": str(tmp_path / "out"),
+            "CONTAINER_INPUT": str(folder / "in"),
+            "CONTAINER_OUTPUT": str(folder / "out"),
             "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
         },
         check=False,
@@ -169,6 +169,27 @@ def test_the_entry_point_predicts_the_organisers_folder(
         timeout=600,
     )
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "predict"),
+    [
+        pytest.param("brats2023", _predict_here, id="brats2023-here"),
+        *(pytest.param(name, _predict_without_us, id=f"{name}-apart", marks=pytest.mark.slow) for name in STUDENTS),
+    ],
+)
+def test_the_entry_point_predicts_the_organisers_folder(
+    release: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    predict: Callable[[Path, Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    student, target = STUDENTS[name], tmp_path / "box"
+    assert _run(name, "--container", target, "-m", release(student)) == 0
+    assert f"docker build -t {name} {target}" in capsys.readouterr().out
+    images = _images(student, tmp_path / "in")
+    predict(target, tmp_path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [student.output]
     found, scan = nibabel.load(tmp_path / "out" / student.output), nibabel.load(images[0])
     expected = _expected(student, target, images)
