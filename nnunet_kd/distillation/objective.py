@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nnunet_kd.losses import LOSSES, FeatureLoss, OutputLoss, Reference
+from nnunet_kd.errors import UsageError
+from nnunet_kd.losses import LOSSES, FeatureLoss, ImageLoss, OutputLoss, Reference
 from nnunet_kd.planning.kd_block import KDSettings, LossTerm
 
 WARMUP_SHARE = 0.1
@@ -70,7 +71,7 @@ class Term:
     weight: float
     schedule: str
     until: float
-    loss: OutputLoss | FeatureLoss
+    loss: OutputLoss | FeatureLoss | ImageLoss
 
     def is_active(self, progress: float) -> bool:
         """Tell whether the term counts at this share of the training."""
@@ -102,6 +103,24 @@ def feature_losses(settings: KDSettings) -> dict[str, FeatureLoss]:
     return {term.name: term.loss for term in build_terms(settings.losses) if isinstance(term.loss, FeatureLoss)}
 
 
+def refuse_image_losses(settings: KDSettings, where: str) -> None:
+    """Refuse losses that compare images: a segmentation network has none.
+
+    Args:
+        settings: Of a student that segments.
+        where: How to name them in the message.
+
+    Raises:
+        UsageError: Names the loss.
+    """
+    for term in settings.losses:
+        if issubclass(LOSSES[term.name], ImageLoss):
+            raise UsageError(
+                f"{where}: {term.name} compares images, which only reconstruction has; "
+                "take a loss on outputs or features (nnunet_kd plan --list)"
+            )
+
+
 class Objective:
     """The weighted sum of supervision and distillation, in float32.
 
@@ -109,9 +128,13 @@ class Objective:
         supervision: nnU-Net's loss, called with outputs and targets as nnU-Net calls it.
         supervision_weight: Its factor.
         terms: Distillation losses of weight above 0.
+
+    Raises:
+        UsageError: If a loss compares images.
     """
 
     def __init__(self, supervision: Callable[..., Tensor], settings: KDSettings) -> None:
+        refuse_image_losses(settings, "kd block")
         self.supervision = supervision
         self.supervision_weight = settings.supervision_weight
         self.terms = build_terms(settings.losses)
@@ -165,7 +188,7 @@ class Objective:
                 continue
             if isinstance(term.loss, OutputLoss):
                 value = _over_scales(term.loss, outputs, targets[term.loss.temperature], references)
-            else:
+            elif isinstance(term.loss, FeatureLoss):
                 value = _over_pairs(term.loss, (features or {})[term.name], references[0])
             total = total + term.factor(progress) * value
             parts[term.name] = value.detach()

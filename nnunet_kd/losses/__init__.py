@@ -4,11 +4,12 @@ from dataclasses import fields
 
 from nnunet_kd.losses.attention import AttentionTransfer, attention_map, attention_transfer
 from nnunet_kd.losses.channels import CWD, cwd
-from nnunet_kd.losses.contract import FeatureLoss, OutputLoss
+from nnunet_kd.losses.contract import FeatureLoss, ImageLoss, OutputLoss
 from nnunet_kd.losses.correlation import DIST, dist
 from nnunet_kd.losses.decoupled import DKD, dkd
 from nnunet_kd.losses.hierarchical import FeatureKL, feature_kl
 from nnunet_kd.losses.hints import MGD, FitNet, MaskedGenerator, feature_error
+from nnunet_kd.losses.images import Imitation, imitation
 from nnunet_kd.losses.logits import LogitsKL, LogitsMSE, log_probabilities, logits_kl, logits_mse
 from nnunet_kd.losses.reference import Reference
 from nnunet_kd.losses.regions import SoftDice, soft_dice
@@ -21,10 +22,11 @@ from nnunet_kd.losses.relations import (
     region_affinity,
     segments,
 )
+from nnunet_kd.losses.similarity import SimilarityPreserving, similarity_preserving
 from nnunet_kd.losses.wavelets import WaveletDetail, wavelet_detail
 
 # the names that a kd block may use
-LOSSES: dict[str, type[OutputLoss] | type[FeatureLoss]] = {
+LOSSES: dict[str, type[OutputLoss] | type[FeatureLoss] | type[ImageLoss]] = {
     "logits_kl": LogitsKL,
     "logits_mse": LogitsMSE,
     "soft_dice": SoftDice,
@@ -39,6 +41,8 @@ LOSSES: dict[str, type[OutputLoss] | type[FeatureLoss]] = {
     "mgd": MGD,
     "wavelet_detail": WaveletDetail,
     "feature_kl": FeatureKL,
+    "similarity_preserving": SimilarityPreserving,
+    "imitation": Imitation,
 }
 
 __all__ = [
@@ -52,6 +56,8 @@ __all__ = [
     "FeatureKL",
     "FeatureLoss",
     "FitNet",
+    "ImageLoss",
+    "Imitation",
     "LogitsKL",
     "LogitsMSE",
     "MaskedGenerator",
@@ -59,6 +65,7 @@ __all__ = [
     "PairwiseAffinity",
     "Reference",
     "RegionAffinity",
+    "SimilarityPreserving",
     "SoftDice",
     "WaveletDetail",
     "attention_map",
@@ -69,6 +76,7 @@ __all__ = [
     "feature_error",
     "feature_kl",
     "ifvd",
+    "imitation",
     "log_probabilities",
     "logits_kl",
     "logits_mse",
@@ -76,6 +84,7 @@ __all__ = [
     "pairwise_affinity",
     "region_affinity",
     "segments",
+    "similarity_preserving",
     "soft_dice",
     "wavelet_detail",
 ]

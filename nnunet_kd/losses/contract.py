@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -45,6 +46,16 @@ def check_flag(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected true or false, got {value!r}")
 
 
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a setting that is none of its values.
+
+    Raises:
+        ValueError: Names setting, values and what came.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputLoss(ABC):
     """Compares the student's logits with the teachers' mean probabilities, at every deep-supervision scale.
@@ -62,8 +73,7 @@ class OutputLoss(ABC):
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, above=0)
         check_flag("guide_ignored", self.guide_ignored)
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
+        check_choice("weighting", self.weighting, WEIGHTINGS)
 
     def weights(self, reference: Reference) -> Tensor | None:
         """Return how much each voxel counts, ``(B, 1, *spatial)``; ``None``: all alike."""
@@ -138,6 +148,22 @@ class FeatureLoss(ABC):
             student: Features after the adapter, ``(B, C_s, *spatial)``.
             teacher: Features after the projection, ``(B, C_t, *spatial)``: pooled or resized to the same spatial size.
             reference: The labels at this resolution.
+
+        Returns:
+            A scalar in float32.
+        """
+
+
+class ImageLoss(ABC):
+    """Compares the images that student and teacher return. Only reconstruction has them: segmentation refuses it."""
+
+    @abstractmethod
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare the images.
+
+        Args:
+            student: ``(B, H, W)``, complex64, or float32 of a network that works on magnitudes.
+            teacher: Same shape.
 
         Returns:
             A scalar in float32.

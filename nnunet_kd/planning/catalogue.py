@@ -8,11 +8,12 @@ from nnunet_kd.planning.students import STUDENTS, block_function, student_option
 
 def catalogue() -> str:
     """Return the lines that ``nnunet_kd plan --list`` prints."""
-    from nnunet_kd.losses import LOSSES, FeatureLoss, loss_options
+    from nnunet_kd.losses import LOSSES, FeatureLoss, ImageLoss, loss_options
 
+    kinds = {FeatureLoss: "features", ImageLoss: "images, for reconstruction only"}
     losses = {}
     for name, loss in LOSSES.items():
-        kind = "features" if issubclass(loss, FeatureLoss) else "outputs"
+        kind = next((text for base, text in kinds.items() if issubclass(loss, base)), "outputs")
         losses[name] = f"{kind}; settings: {', '.join(loss_options(name))}"
     sections = {
         "methods (--method)": {name: preset.summary for name, preset in PRESETS.items()},

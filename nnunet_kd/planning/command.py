@@ -1,12 +1,13 @@
 """The verb ``nnunet_kd plan``."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.planning import budget_options
 from nnunet_kd.planning.geometries import GEOMETRIES
 from nnunet_kd.planning.json_blocks import check_choice
 from nnunet_kd.planning.kd_block import (
@@ -35,6 +36,11 @@ from nnunet_kd.planning.nnunet_files import check_dataset, check_plans
 from nnunet_kd.planning.presets import PRESETS
 from nnunet_kd.planning.students import OWN, STUDENTS
 
+if TYPE_CHECKING:
+    from nnunet_kd.planning.assignment import Assignment
+    from nnunet_kd.planning.budget_search import Limits
+    from nnunet_kd.planning.planner import StudentRequest
+
 EXAMPLE = (
     "nnunet_kd plan -d 4 -c 3d_fullres --shrink 8 \\\n"
     "      --teacher Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -61,7 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_teacher_arguments(parser.add_argument_group("teacher"))
     _add_student_arguments(parser.add_argument_group("student"))
-    _add_budget_arguments(parser.add_argument_group("budget (default: nnU-Net's own, 1000 epochs of 250 steps)"))
+    budget_options.add_arguments(
+        parser.add_argument_group("largest student within a budget (in place of --shrink; needs the extra openvino)")
+    )
+    _add_budget_arguments(
+        parser.add_argument_group("budget of training (default: nnU-Net's own, 1000 epochs of 250 steps)")
+    )
 
 
 class _PrintCatalogue(argparse.Action):
@@ -177,13 +188,13 @@ def run(options: argparse.Namespace) -> None:
     """Check everything, write the student's plans, and show teacher beside student.
 
     Raises:
-        UsageError: For whatever cannot be planned; nothing is written then.
+        UsageError: For whatever cannot be planned; nothing is written then but what a budget had measured.
     """
     from nnunet_kd.planning import planner
-    from nnunet_kd.planning.checks import suits_patch
-    from nnunet_kd.planning.overview import next_commands, planned_model, side_by_side, what_is_planned
-    from nnunet_kd.planning.taps import check_pairs, tap_tables
+    from nnunet_kd.planning.assignment import Assignment
+    from nnunet_kd.planning.taps import tap_tables
 
+    limits = budget_options.read_limits(options)
     preprocessed = find_dataset_folder(options.d)
     dataset_json = read_json_object(preprocessed / "dataset.json")
     check_dataset(dataset_json, str(preprocessed / "dataset.json"))
@@ -206,24 +217,56 @@ def run(options: argparse.Namespace) -> None:
         plans_name=plans_name,
     )
     from_file = options.from_plans or not teachers
-    base = _base_plans(preprocessed, options.from_plans, options.c) if from_file else teachers[0].plans
-    existing = planner.check_existing(preprocessed / f"{plans_name}.json", request, overwrite=options.overwrite)
-    plans = planner.student_plans(
-        base, request, settings, dataset_name=preprocessed.name, teachers=teachers, existing=existing
+    assignment = Assignment(
+        base=_base_plans(preprocessed, options.from_plans, options.c) if from_file else teachers[0].plans,
+        settings=settings,
+        teachers=teachers,
+        preprocessed=preprocessed,
+        dataset_json=dataset_json,
+        existing=planner.check_existing(preprocessed / f"{plans_name}.json", request, overwrite=options.overwrite),
     )
-    planner.check_students_teachers(plans, request, teachers, dataset_json)
-    student = planned_model(plans, options.c, dataset_json)
-    patch = plans["configurations"][options.c]["patch_size"]
-    if options.show_taps:
-        print(tap_tables(student, teachers, patch))
+    if limits is not None:
+        _plan_within(limits, assignment, request, options)
         return
-    check_pairs(student, teachers, patch, settings)
-    print(side_by_side(plans, base, options.c, dataset_json, [t for t in teachers if suits_patch(t, patch)]))
-    print(what_is_planned(plans, options.c, preprocessed))
-    path = planner.write_plans(plans, preprocessed)
-    print(
-        f"\nwrote {path}\n\nnext:\n" + "\n".join(f"  {line}" for line in next_commands(plans, options.c, preprocessed))
+    plans = assignment.plans(request)
+    if options.show_taps:
+        patch = plans["configurations"][options.c]["patch_size"]
+        print(tap_tables(assignment.model(plans, options.c), teachers, patch))
+        return
+    assignment.check_pairs(plans, options.c)
+    _write(plans, assignment, options.c)
+
+
+def _plan_within(
+    limits: "Limits", assignment: "Assignment", request: "StudentRequest", options: argparse.Namespace
+) -> None:
+    from nnunet_kd.planning.budget_command import choose_student, write_search
+    from nnunet_kd.planning.budget_report import table_text
+
+    chosen = choose_student(request, limits, options, assignment)
+    print(f"\n{table_text(chosen.search)}\n")
+    _write(
+        assignment.plans(chosen.request), assignment, options.c, lambda: write_search(chosen, assignment.preprocessed)
     )
+
+
+def _write(
+    plans: dict[str, Any],
+    assignment: "Assignment",
+    configuration: str,
+    write_more: Callable[[], Sequence[Path]] = tuple,
+) -> None:
+    from nnunet_kd.planning.checks import suits_patch
+    from nnunet_kd.planning.overview import next_commands, side_by_side, what_is_planned
+    from nnunet_kd.planning.planner import write_plans
+
+    preprocessed, patch = assignment.preprocessed, plans["configurations"][configuration]["patch_size"]
+    teachers = [teacher for teacher in assignment.teachers if suits_patch(teacher, patch)]
+    print(side_by_side(plans, assignment.base, configuration, assignment.dataset_json, teachers))
+    print(what_is_planned(plans, configuration, preprocessed))
+    written = [write_plans(plans, preprocessed), *write_more()]
+    commands = "\n".join(f"  {line}" for line in next_commands(plans, configuration, preprocessed))
+    print("\n" + "\n".join(f"wrote {path}" for path in written) + f"\n\nnext:\n{commands}")
 
 
 def _check_teacher_options(teacher: ModelFolder, options: argparse.Namespace) -> None:
@@ -276,6 +319,7 @@ def _shrink_factor(options: argparse.Namespace, method: str, student: str) -> in
 
 
 def _settings(options: argparse.Namespace, method: str, teachers: Sequence[ModelFolder]) -> KDSettings:
+    from nnunet_kd.distillation.objective import refuse_image_losses
     from nnunet_kd.planning.planner import with_hashes
 
     losses = tuple(map(parse_loss, options.losses)) if options.losses else PRESETS[method].losses
@@ -297,7 +341,9 @@ def _settings(options: argparse.Namespace, method: str, teachers: Sequence[Model
         ),
         precision=options.precision,
     )
-    return parse_settings(settings_to_json(settings), "plan")  # the same checks as when training reads it
+    checked = parse_settings(settings_to_json(settings), "plan")  # the same checks as when training reads it
+    refuse_image_losses(checked, "--losses")
+    return checked
 
 
 def _source(teacher: ModelFolder, options: argparse.Namespace) -> TeacherSource:

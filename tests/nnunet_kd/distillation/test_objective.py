@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from nnunet_kd.distillation.objective import Objective, deep_supervision_weights, schedule_factor
+from nnunet_kd.errors import UsageError
 from nnunet_kd.losses import Reference, logits_kl
 from nnunet_kd.planning.kd_block import KDSettings, LossTerm, TeacherSource
 
@@ -77,6 +78,12 @@ def test_terms_of_one_name_are_told_apart_in_the_log() -> None:
     objective = Objective(supervision, KDSettings(teachers=TEACHERS, losses=terms))
     assert objective.names == ["logits_kl_1", "logits_kl_2"]
     assert objective.temperatures() == (1.0, 4.0)
+
+
+def test_losses_on_images_are_refused() -> None:
+    settings = KDSettings(teachers=TEACHERS, losses=(LossTerm(name="imitation"),))
+    with pytest.raises(UsageError, match="kd block: imitation compares images, which only reconstruction has"):
+        Objective(supervision, settings)
 
 
 def test_a_warm_up_starts_without_the_teacher() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nnunet_kd.losses import AttentionTransfer, attention_map, attention_transfer
+from nnunet_kd.losses import AttentionTransfer, Reference, attention_map, attention_transfer
 
 SHAPES = pytest.mark.parametrize("spatial", [(5, 4), (3, 4, 5)], ids=["2d", "3d"])
 Features = Callable[..., tuple[Tensor, Tensor]]
@@ -61,12 +61,16 @@ def test_opposite_maps_cost_two() -> None:
 
 
 @pytest.mark.parametrize("exponent", [2.0, 4.0])
-def test_the_largest_half_precision_values_do_not_overflow(exponent: float, features: Features) -> None:
+@pytest.mark.parametrize("normalisation", ["spatial", "batch"])
+def test_the_largest_half_precision_values_do_not_overflow(
+    exponent: float, normalisation: str, features: Features
+) -> None:
     student, teacher = features(4, 4)
     loud = (student.clamp(-1, 1) * 65504).half()
-    loss = attention_transfer(loud.requires_grad_(), teacher, exponent)
+    loss = attention_transfer(loud.requires_grad_(), teacher, exponent, normalisation=normalisation)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, attention_transfer(loud.detach().double() / 65504, teacher, exponent))
+    quiet = loud.detach().double() / 65504
+    torch.testing.assert_close(loss, attention_transfer(quiet, teacher, exponent, normalisation=normalisation))
     assert torch.isfinite(torch.autograd.grad(loss, loud)[0]).all()
 
 
@@ -81,7 +85,58 @@ def test_the_map_has_length_one(features: Features) -> None:
     torch.testing.assert_close(attention_map(features(4, 4)[0]).norm(dim=1), torch.ones(2))
 
 
+def published(student: Tensor, teacher: Tensor, *, over_batch: bool, absolute: bool) -> Tensor:
+    """The two other axes of choice, pixel by pixel; KD-MRI's code is both of them."""
+    unit = []
+    for x in (student, teacher):
+        energy = sum(x[:, c] ** 2 for c in range(x.shape[1])).flatten(1)  # type: ignore[union-attr]
+        groups = energy.T if over_batch else energy
+        unit.append([[value / sum(v**2 for v in group) ** 0.5 for value in group] for group in groups])
+    difference = [[a - b for a, b in zip(*groups, strict=True)] for groups in zip(*unit, strict=True)]
+    if not absolute:
+        return sum(d**2 for group in difference for d in group) / len(difference)  # type: ignore[return-value]
+    mean = sum(abs(d) for group in difference for d in group) / (len(difference) * len(difference[0]))
+    return mean * (1 if over_batch else len(difference[0]) ** 0.5)
+
+
+@SHAPES
+@pytest.mark.parametrize("normalisation", ["spatial", "batch"])
+@pytest.mark.parametrize("distance", ["squared", "l1"])
+def test_other_normalisations_and_distances_agree_with_loops(
+    spatial: tuple[int, ...], normalisation: str, distance: str, features: Features, assert_agrees: Callable[..., None]
+) -> None:
+    choice = {"over_batch": normalisation == "batch", "absolute": distance == "l1"}
+    assert_agrees(
+        lambda s, t: attention_transfer(s, t, normalisation=normalisation, distance=distance),
+        lambda s, t: published(s, t, **choice),
+        *features(*spatial, n_teacher=5),
+    )
+
+
+@pytest.mark.parametrize("distance", ["squared", "l1"])
+@pytest.mark.parametrize("normalisation", ["spatial", "batch"])
+def test_no_choice_makes_the_value_depend_on_the_patch_size(
+    normalisation: str, distance: str, features: Features
+) -> None:
+    loss = AttentionTransfer(normalisation=normalisation, distance=distance)
+    student, teacher = features(4, 6)
+    doubled = [torch.cat([x, x], dim=2) for x in (student, teacher)]
+    reference = Reference(labels=torch.zeros(2, 1, 4, 6), n_channels=2)
+    torch.testing.assert_close(loss(*doubled, reference), loss(student, teacher, reference))
+
+
+def test_over_a_batch_of_one_every_map_is_the_same(features: Features) -> None:
+    """The published form's defect, which the default does not share."""
+    student, teacher = (x[:1] for x in features(4, 4))
+    assert float(attention_transfer(student, teacher, normalisation="batch", distance="l1")) < 1e-6
+    assert float(attention_transfer(student, teacher, distance="l1")) > 0.1
+
+
 def test_wrong_settings_and_shapes_are_refused(features: Features) -> None:
+    with pytest.raises(ValueError, match="normalisation: expected one of spatial, batch, got 'pixel'"):
+        AttentionTransfer(normalisation="pixel")
+    with pytest.raises(ValueError, match="distance: expected one of squared, l1, got 'l2'"):
+        AttentionTransfer(distance="l2")
     with pytest.raises(ValueError, match=r"exponent: expected a number >= 1, got 0\.5"):
         AttentionTransfer(exponent=0.5)
     with pytest.raises(ValueError, match="differ in shape"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nnunet_kd.losses import LOSSES, FeatureLoss, Reference
+from nnunet_kd.losses import LOSSES, FeatureLoss, ImageLoss, Reference
 from nnunet_kd.losses.logits import probabilities
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -37,6 +37,8 @@ def value(name: str, n_axes: int, *, regions: bool) -> float:
     labels = wave(2, N_CLASSES, *spatial, phase=0.0)
     labels = labels > 0 if regions else labels.argmax(dim=1, keepdim=True)
     reference = Reference(labels=labels, n_channels=N_CLASSES, regions=regions)
+    if isinstance(loss, ImageLoss):
+        return float(loss(wave(2, *spatial, phase=1.0), wave(2, *spatial, phase=2.0)))
     if not isinstance(loss, FeatureLoss):
         student, teacher = (wave(2, N_CLASSES, *spatial, phase=phase) for phase in (1.0, 2.0))
         return float(loss(student, probabilities(teacher, loss.temperature, regions=regions), reference))

@@ -138,6 +138,7 @@ def test_names_keep_methods_and_seeds_apart(method: str | None, seed: int | None
         (["--losses", "logits_kk"], "did you mean 'logits_kl'"),
         (["--losses", "logits_kl:temperatur=2"], "unknown key 'temperatur'"),
         (["--losses", "logits_kl:x"], "expected NAME:KEY=VALUE"),
+        (["--losses", "imitation"], "imitation compares images, which only reconstruction has"),
         (["--losses", "logits_kl", "--method", "kd"], "exclude each other"),
         (["--method", "none", "--random-teacher"], "leave out --random-teacher"),
         (["--folds", "3"], "expected fold 3"),
