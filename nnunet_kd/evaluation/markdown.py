@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -233,8 +234,7 @@ def to_markdown(report: Report) -> str:
         f"Baseline: {report.baseline}. Teacher: {report.teacher or 'none'}. Written {report.created}.",
         "",
         *caution,
-        f"![comparison]({FILES['plot']})",
-        "",
+        *(f"![{Path(name).stem}]({name})\n" for name in (FILES["plot"], *report.pictures)),
         *_findings(report),
         *_costs(report),
     ]

@@ -91,6 +91,7 @@ class Report:
         hardware: Of this machine.
         created: UTC, to the second.
         scores: What was computed.
+        pictures: File names of :data:`PICTURES` and what draws each.
     """
 
     baseline: str
@@ -105,6 +106,7 @@ class Report:
     hardware: str
     created: str
     scores: ScoreSet = field(default_factory=score_set)
+    pictures: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
 
     @property
     def headline(self) -> Metric:
@@ -240,15 +242,8 @@ def _jobs(comparison: Comparison) -> dict[str, Job]:
     }
 
 
-def write_report(
-    report: Report, output: Path, *, pictures: Mapping[str, Callable[[Path], object]] | None = None
-) -> None:
+def write_report(report: Report, output: Path) -> None:
     """Write all files under a temporary name beside the folder, then rename it.
-
-    Args:
-        report: What is written.
-        output: The folder.
-        pictures: File names of :data:`PICTURES` and what draws each.
 
     Raises:
         UsageError: If the disk is full or the place may not be written.
@@ -267,7 +262,7 @@ def write_report(
         new.mkdir()
         for kind, write in writers.items():
             write(new / FILES[kind])
-        for name, draw in (pictures or {}).items():
+        for name, draw in report.pictures.items():
             draw(new / name)
         move_into_place(new, output)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -63,10 +63,10 @@ class ReconComparison:
 
 def score_files(
     files: tuple[Path, Path],
-    scheme: LabelScheme,
+    scheme: LabelScheme,  # noqa: ARG001  # one structure, the volume
     *,
     names: tuple[str, ...],
-    crop: int | None,  # noqa: ARG001
+    crop: int | None,
 ) -> NDArray[np.float64]:
     """Return ``(1, metric)`` for the files of reference and prediction of one case."""
     scores = score_pair(files, names, crop)
@@ -158,9 +158,9 @@ def compare(comparison: ReconComparison) -> Report:
         scores=scores,
     )
     shown = middle_case(report)
-    volumes = {arm: runs[arm, 0][shown] for arm in arms}
-    picture = partial(plot_case, reference[shown], volumes, crop=comparison.crop)
-    write_report(report, comparison.output, pictures={PICTURE: picture})
+    picture = partial(plot_case, reference[shown], {arm: runs[arm, 0][shown] for arm in arms}, crop=comparison.crop)
+    report = replace(report, pictures={PICTURE: picture})
+    write_report(report, comparison.output)
     return report
 
 
