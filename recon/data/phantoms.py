@@ -95,10 +95,10 @@ def _details(rng: np.random.Generator) -> list[tuple[Any, Any, float, float]]:
 
 def _ellipsoid(
     grid: tuple[NDArray[Any], ...],
-    centre: Any,
-    axes: Any,
+    centre: NDArray[np.float64],
+    axes: NDArray[np.float64],
     angle: float,
-    pixel: float,  # noqa: ANN401  # three numbers
+    pixel: float,
 ) -> NDArray[Any]:
     x, y, z = (coordinates - middle for coordinates, middle in zip(grid, centre, strict=True))
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
