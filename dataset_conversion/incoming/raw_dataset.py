@@ -16,9 +16,9 @@ from nnunet_kd.dataset_conversion.incoming.checking import CheckedCase, check_ca
 from nnunet_kd.dataset_conversion.incoming.folds import patient_folds
 from nnunet_kd.dataset_conversion.incoming.journal import note, recall, stamp
 from nnunet_kd.dataset_conversion.incoming.placing import Form, PlacedCase, is_placed, linked, place_case
+from nnunet_kd.dataset_conversion.recorded_folder import FILES, check_recorded
 from nnunet_kd.errors import UsageError
-from nnunet_kd.output import check_replaceable, continued_folder, move_into_place
-from nnunet_kd.planning.model_folder import read_json_object
+from nnunet_kd.output import continued_folder, move_into_place
 
 # Rough, to judge whether more processes pay; a wrong guess costs seconds at most.
 _SECONDS, _BYTES_PER_SECOND = 0.01, 10e6  # of opening a case's files, of reading them
@@ -202,30 +202,8 @@ def _target(job: Job) -> Path:
     ours, theirs = target.resolve(), job.source.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
         raise UsageError(f"expected the source {job.source} outside of {target}, which is to be written; type -d ID")
-    check_replaceable(
-        target,
-        is_ours=lambda folder: (folder / RECORD).is_file(),
-        what="a converted data set",
-        overwrite=job.overwrite,
-    )
-    others = sorted(_files(target) - _recorded(target))
-    if others:
-        raise UsageError(
-            f"expected only what the conversion wrote in {target}, found {len(others)} other files, {others[0]} for "
-            "example; move them away"
-        )
+    check_recorded(target, RECORD, what="a converted data set", overwrite=job.overwrite)
     return target
-
-
-def _files(folder: Path) -> set[str]:
-    """Return the paths of all files in a folder, and of links whatever they lead to."""
-    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return {path.relative_to(folder).as_posix() for path in found}
-
-
-def _recorded(folder: Path) -> set[str]:
-    """Return the files that the conversion of a folder wrote."""
-    return set(read_json_object(folder / RECORD).get("files", ())) if (folder / RECORD).is_file() else set()
 
 
 def _refuse_unprintable(cases: Sequence[Case]) -> None:
@@ -284,7 +262,7 @@ def _describe(
             case.name: list(done.changes) for (case, _), done in zip(kept, placed, strict=True) if done.changes
         },
         "skipped": {fault.case: fault.message for fault in faults},
-        "files": sorted([*written, RECORD, "dataset.json", *([SPLITS] if splits is not None else [])]),
+        FILES: sorted([*written, RECORD, "dataset.json", *([SPLITS] if splits is not None else [])]),
         "sha256": {path: digest for _, result in kept for path, digest in result.hashes},
     }
     if splits is not None:

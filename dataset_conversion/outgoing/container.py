@@ -17,11 +17,13 @@ from typing import Any
 
 from nnunet_kd.dataset_conversion.challenge import Submission
 from nnunet_kd.dataset_conversion.outgoing import run_inference
+from nnunet_kd.dataset_conversion.recorded_folder import FILES, check_recorded, files_in
 from nnunet_kd.errors import UsageError
-from nnunet_kd.output import check_replaceable, move_into_place, work_folder
+from nnunet_kd.output import move_into_place, work_folder
 
 RECORD = "container.json"
 
+_WHAT = "a container's folder"
 _RELEASE = "release.json"
 _GPU_PACKAGES = ("nvidia-", "cuda-", "triton")  # a torch for CPUs needs none
 
@@ -84,13 +86,13 @@ def write_container(challenge: str, submission: Submission, model: Path, target:
     """
     if not submission.container:
         raise UsageError(f"the organisers of {challenge} take no containers; give them predictions with -o")
-    _check_target(target, overwrite=overwrite)
+    check_recorded(target, RECORD, what=_WHAT, overwrite=overwrite)
     with _released(model) as folder:
         settings = _check_model(folder, challenge, submission)
         try:
             with work_folder(target) as work:
                 _write(work / "new", folder, settings)
-                _check_target(target, overwrite=overwrite)  # somebody may have put something there meanwhile
+                check_recorded(target, RECORD, what=_WHAT, overwrite=overwrite)
                 move_into_place(work / "new", target)
         except OSError as error:
             reason = error.strerror or error
@@ -101,12 +103,6 @@ def write_container(challenge: str, submission: Submission, model: Path, target:
         f"try: python {target / 'run_inference.py'} --input IMAGES --output PREDICTIONS",
         f"build: docker build -t {_tag(challenge)} {target}",
     ]
-
-
-def _check_target(target: Path, *, overwrite: bool) -> None:
-    check_replaceable(
-        target, is_ours=lambda folder: (folder / RECORD).is_file(), what="a container's folder", overwrite=overwrite
-    )
 
 
 @contextmanager
@@ -190,7 +186,6 @@ def _write(folder: Path, model: Path, settings: dict[str, Any]) -> None:
     shutil.copyfile(run_inference.__file__, folder / "run_inference.py")
     several = bool(settings["channels"])
     texts = {
-        RECORD: json.dumps(settings, indent=2) + "\n",
         "requirements.txt": "\n".join(
             ["--extra-index-url https://download.pytorch.org/whl/cpu", *pinned_requirements("nnunetv2")]
         )
@@ -208,6 +203,8 @@ def _write(folder: Path, model: Path, settings: dict[str, Any]) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    record = settings | {FILES: sorted([*files_in(folder), RECORD])}
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _channels_text(settings: dict[str, Any]) -> str:

@@ -217,6 +217,10 @@ def test_the_folder_is_complete(release: Callable[..., Path], tmp_path: Path) ->
     assert not [line for line in pinned if line.startswith(("nvidia", "nnunet-kd"))]
     assert _run("kits21", "--container", target, "-m", student) == 2
     assert _run("kits21", "--container", target, "-m", student, "--overwrite") == 0
+    (target / "output").mkdir()
+    (target / "output" / "mine.nii.gz").touch()
+    assert _run("kits21", "--container", target, "-m", student, "--overwrite") == 2
+    (target / "output" / "mine.nii.gz").unlink()
     (target / "container.json").unlink()
     assert _run("kits21", "--container", target, "-m", student, "--overwrite") == 2
 
