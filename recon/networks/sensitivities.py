@@ -11,8 +11,8 @@ from nnunet_kd.recon.physics.fourier import kspace_to_image
 def calibration_window(mask: Tensor) -> Tensor:
     """Return where k-space is sampled without a gap around its centre, symmetrically.
 
-    Along each axis it is the largest even number of samples, one at least, centred as the transform is; a mask that is
-    the same along an axis, of size 1 there, is open along it.
+    Along each axis it is the largest even number of samples, one at least, around the centre, as fastMRI's network
+    counts them; a mask that is the same along an axis, of size 1 there, is open along it.
 
     Args:
         mask: 1 where k-space was sampled, ``(B, H or 1, W or 1)``.
