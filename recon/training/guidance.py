@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nnunet_kd.distillation.feature_guidance import Comparison, FeatureGuidance
 from nnunet_kd.distillation.features import TapPoint, Taps, bare_network, find_module, stage_names
-from nnunet_kd.distillation.hierarchy import expand_row
+from nnunet_kd.distillation.hierarchy import Row, expand_row
 from nnunet_kd.errors import UsageError
 from nnunet_kd.losses.contract import AUTO, FeatureLoss
 from nnunet_kd.recon.physics.acquisition import Acquisition
@@ -37,15 +37,18 @@ def pair_names(loss: FeatureLoss, student: nn.Module, teacher: nn.Module) -> lis
             f"pairs '{loss.pairs}': reconstruction networks have no such parts; expected 'auto' or a list of "
             '["student.module", "teacher.module"]'
         )
+    return _named_pairs(loss.pairs, student, teacher)
+
+
+def _named_pairs(rows: Sequence[Row], student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
     found = []
-    for row in loss.pairs:
-        for names in expand_row(row, stage_names(student), stage_names(teacher)):
-            if any(len(side) != 1 for side in names):
-                raise UsageError(f"pairs: expected one module on each side, got {names}")
-            found.append((names[0][0], names[1][0]))
-    for network, names in zip((student, teacher), zip(*found, strict=True), strict=True):
-        for name in names:
-            find_module(network, name)
+    for row in rows:
+        for ours, theirs in expand_row(row, stage_names(student), stage_names(teacher)):
+            if len(ours) != 1 or len(theirs) != 1:
+                raise UsageError(f"pairs: expected one module on each side, got {ours} and {theirs}")
+            find_module(student, ours[0])
+            find_module(teacher, theirs[0])
+            found.append((ours[0], theirs[0]))
     return found
 
 

@@ -1,22 +1,24 @@
 """Reconstruction of whole volumes and their scores, on the scale of the data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnunet_kd.errors import UsageError
-from nnunet_kd.recon.data.samples import PreprocessedCases, SampleSettings, collate, make_sample
+from nnunet_kd.recon.data.samples import collate, make_sample
 from nnunet_kd.recon.evaluation.metrics import METRICS, Score, score_volume
 from nnunet_kd.recon.training.batches import to_device
+from nnunet_kd.recon.training.ranks import gather
 from nnunet_kd.recon.training.supervision import magnitude
 
+if TYPE_CHECKING:
+    from nnunet_kd.recon.training.trainer import ReconTrainer
+
 Scores = dict[str, dict[str, float]]
-Context = Callable[[], AbstractContextManager[Any]]
 
 
 def metric_names(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -47,44 +49,35 @@ def crop_to(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct(
-    network: nn.Module,
-    cases: PreprocessedCases,
-    name: str,
-    settings: SampleSettings,
-    *,
-    batch_size: int,
-    device: torch.device,
-    context: Context,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Reconstruct a case under its own mask.
+def reconstruct(trainer: "ReconTrainer", name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Reconstruct a validation case under its own mask.
 
     Args:
-        network: In evaluation mode.
-        cases: Holds the case.
+        trainer: Its network is in evaluation mode.
         name: Of the case.
-        settings: Of the plans.
-        batch_size: Slices at once.
-        device: Of the network.
-        context: Autocast or nothing.
 
     Returns:
         Target and image, float32, ``(S, h, w)``, on the scale of the data. Empty slices are zero.
+
+    Raises:
+        UsageError: If the case has no target.
     """
+    cases, settings, size = trainer.validation_cases, trainer.settings, trainer.run.configuration.batch_size
     facts = cases.facts[name]
     targets, images = [], []
     numbers = [number for number in range(facts.n_slices) if number not in facts.empty_slices]
-    for start in range(0, len(numbers), batch_size):
-        slices = (cases.read(name, n, settings.n_neighbours) for n in numbers[start : start + batch_size])
+    for start in range(0, len(numbers), size):
+        slices = (cases.read(name, number, settings.n_neighbours) for number in numbers[start : start + size])
         batch = collate([make_sample(data, settings, volume_scale=facts.volume_scale) for data in slices])
         if batch.target is None:
             raise UsageError(f"{name}: expected a target to validate with, found none; preprocess the data set again")
-        with context():
-            output = network(to_device(batch, device).acquisition)
+        with trainer.precision.context():
+            output = trainer.bare_network()(to_device(batch, trainer.device).acquisition)
         scale = torch.as_tensor(batch.scale).view(-1, 1, 1)
         images.append(crop_to(magnitude(output).cpu(), batch.target.shape[-2:]) * scale)
         targets.append(batch.target * scale)
-    return tuple(_volume(torch.cat(parts), numbers, facts.n_slices) for parts in (targets, images))  # type: ignore[return-value]
+    truth, found = (_volume(torch.cat(parts), numbers, facts.n_slices) for parts in (targets, images))
+    return truth, found
 
 
 def _volume(slices: Tensor, numbers: Sequence[int], n_slices: int) -> NDArray[np.float32]:
@@ -93,25 +86,22 @@ def _volume(slices: Tensor, numbers: Sequence[int], n_slices: int) -> NDArray[np
     return volume
 
 
-def score_cases(
-    network: nn.Module,
-    cases: PreprocessedCases,
-    names: Sequence[str],
-    settings: SampleSettings,
-    metrics: tuple[str, ...],
-    *,
-    batch_size: int,
-    device: torch.device,
-    context: Context,
-) -> Scores:
-    """Return the scores of every named case, see :func:`reconstruct`."""
-    scores = {}
-    for name in names:
-        target, image = reconstruct(
-            network, cases, name, settings, batch_size=batch_size, device=device, context=context
-        )
-        scores[name] = score_volume(target, image, metrics)
-    return scores
+def validate(trainer: "ReconTrainer", keep: Callable[[str, NDArray[np.float32]], None] | None = None) -> Scores:
+    """Return the scores of every validation case, shared out over the ranks.
+
+    Args:
+        trainer: What is trained.
+        keep: Called with name and image of each case.
+    """
+    trainer.bare_network().eval()
+    place, scores = trainer.place, {}
+    for name in trainer.run.validation_cases[place.rank :: place.world_size]:
+        target, image = reconstruct(trainer, name)
+        scores[name] = score_volume(target, image, trainer.metrics)
+        if keep is not None:
+            keep(name, image)
+    everyone = {name: found for ranks in gather(scores) for name, found in ranks.items()}
+    return {name: everyone[name] for name in trainer.run.validation_cases}
 
 
 def mean_scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
