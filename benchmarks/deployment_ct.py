@@ -1,4 +1,7 @@
-"""A volume of the size of a CT scan, made here, and untrained networks of nnU-Net's kind to predict it with."""
+"""A volume of the size of a CT scan, made here, and networks of nnU-Net's kind that roughly find its organs.
+
+They are trained for a hundred steps: enough to decide voxels as trained networks do, which random ones do not.
+"""
 
 import copy
 import json
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 DATASET = "Dataset950_SyntheticCT"
 CONFIGURATION = "3d_fullres"
@@ -15,14 +19,41 @@ SPACING = (2.5, 0.75, 0.75)  # mm, slices first
 PLAN_SPACING = (3.2, 2.0, 2.0)  # brings 300 x 512 x 512 voxels to 234 x 192 x 192: 4 x 3 x 3 tiles
 PATCH = (96, 96, 96)
 FEATURES = (32, 64, 128, 256, 320)
-LABELS = {"background": 0, "organ": 1, "lesion": 2}
+GRID = (234, 192, 192)
+LABELS = {"background": 0, "organ": 1, "bone": 2}
 TEACHER = f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
 _TISSUE, _NOISE, _AIR = 40, 15, -1000  # Hounsfield units
-_ORGANS = ((0.45, 0.35, 0.5, 0.3, 90), (0.55, 0.65, 0.45, 0.22, 140), (0.5, 0.5, 0.72, 0.12, 500))
+# centre (z, y, x) and radius as shares of the volume, Hounsfield units, label
+_ORGANS = ((0.4, 0.5, 0.35, 0.13, 110, 1), (0.6, 0.55, 0.65, 0.1, 180, 1), (0.5, 0.66, 0.5, 0.08, 500, 2))
+_INTENSITIES = {"mean": 80.0, "std": 120.0, "median": 45.0, "min": -200.0, "max": 600.0}
+_CLIP = {"percentile_00_5": -150.0, "percentile_99_5": 520.0}
+_TILE, _STEPS, _RATE = 48, 100, 2e-3
+
+
+def phantom(shape: Sequence[int]) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Return a body in air with a few round organs and noise, and its labels; both slices first.
+
+    Args:
+        shape: Slices, rows and columns.
+    """
+    slices, rows, columns = shape
+    rng = np.random.default_rng(0)
+    volume, labels = np.full(shape, _AIR, dtype=np.int16), np.zeros(shape, dtype=np.uint8)
+    y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    body = ((x - 0.5) / 0.42) ** 2 + ((y - 0.5) / 0.3) ** 2 < 1
+    for index, z in enumerate(np.linspace(0, 1, slices)):
+        values = np.full((rows, columns), float(_TISSUE))
+        for centre_z, centre_y, centre_x, radius, value, label in _ORGANS:
+            inside = (z - centre_z) ** 2 + (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
+            values[inside] = value
+            labels[index][inside] = label
+        values += rng.normal(0, _NOISE, values.shape)
+        volume[index][body] = values[body].astype(np.int16)
+    return volume, labels
 
 
 def write_volume(path: Path, shape: Sequence[int]) -> None:
-    """Write a body in air with a few round organs and noise, int16.
+    """Write the phantom's image.
 
     Args:
         path: File to write.
@@ -30,19 +61,7 @@ def write_volume(path: Path, shape: Sequence[int]) -> None:
     """
     import SimpleITK
 
-    columns, rows, slices = shape
-    rng = np.random.default_rng(0)
-    volume = np.full((slices, rows, columns), _AIR, dtype=np.int16)
-    y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
-    body = ((x - 0.5) / 0.42) ** 2 + ((y - 0.5) / 0.3) ** 2 < 1
-    for index, z in enumerate(np.linspace(0, 1, slices)):
-        values = np.full((rows, columns), float(_TISSUE))
-        for centre_z, centre_y, centre_x, radius, value in _ORGANS:
-            inside = (z - centre_z) ** 2 + (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
-            values[inside] = value
-        values += rng.normal(0, _NOISE, values.shape)
-        volume[index][body] = values[body].astype(np.int16)
-    image = SimpleITK.GetImageFromArray(volume)
+    image = SimpleITK.GetImageFromArray(phantom(shape[::-1])[0])
     image.SetSpacing(SPACING[::-1])
     path.parent.mkdir(parents=True, exist_ok=True)
     SimpleITK.WriteImage(image, str(path))
@@ -74,7 +93,7 @@ def plans(features: Sequence[int]) -> dict[str, Any]:
         "preprocessor_name": "DefaultPreprocessor",
         "batch_size": 2,
         "patch_size": list(PATCH),
-        "median_image_size_in_voxels": [234, 192, 192],
+        "median_image_size_in_voxels": list(GRID),
         "spacing": list(PLAN_SPACING),
         "normalization_schemes": ["CTNormalization"],
         "use_mask_for_norm": [False],
@@ -91,7 +110,6 @@ def plans(features: Sequence[int]) -> dict[str, Any]:
         },
         "batch_dice": False,
     }
-    intensities = {"mean": 60.0, "std": 60.0, "median": 45.0, "min": -50.0, "max": 600.0}
     return {
         "dataset_name": DATASET,
         "plans_name": "nnUNetPlans",
@@ -103,9 +121,7 @@ def plans(features: Sequence[int]) -> dict[str, Any]:
         "configurations": {CONFIGURATION: configuration},
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {
-            "0": {**intensities, "percentile_00_5": -20.0, "percentile_99_5": 520.0}
-        },
+        "foreground_intensity_properties_per_channel": {"0": {**_INTENSITIES, **_CLIP}},
     }
 
 
@@ -115,7 +131,7 @@ def dataset_json() -> dict[str, Any]:
 
 
 def write_model(results: Path, shrink: int) -> Path:
-    """Write a model folder of nnU-Net's layout with random weights, all widths divided by ``shrink``.
+    """Write a model folder of nnU-Net's layout, all widths divided by ``shrink``, unless it is there.
 
     Args:
         results: nnU-Net's folder of results.
@@ -127,6 +143,9 @@ def write_model(results: Path, shrink: int) -> Path:
     name = "nnUNetPlans" if shrink == 1 else f"nnUNetShrink{shrink}Plans"
     content = {**plans([width // shrink for width in FEATURES]), "plans_name": name}
     folder = results / DATASET / f"nnUNetTrainer__{name}__{CONFIGURATION}"
+    checkpoint = folder / "fold_0" / "checkpoint_final.pth"
+    if checkpoint.is_file():
+        return folder
     architecture = copy.deepcopy(content["configurations"][CONFIGURATION]["architecture"])
     torch.manual_seed(0)
     network = get_network_from_plans(
@@ -137,11 +156,34 @@ def write_model(results: Path, shrink: int) -> Path:
         len(LABELS),
         deep_supervision=True,
     )
+    train(network)
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
     for file, data in (("plans.json", content), ("dataset.json", dataset_json())):
         (folder / file).write_text(json.dumps(data, indent=1))
-    torch.save(_checkpoint(content, network.state_dict()), folder / "fold_0" / "checkpoint_final.pth")
+    torch.save(_checkpoint(content, network.state_dict()), checkpoint)
     return folder
+
+
+def train(network: Any) -> None:  # noqa: ANN401  # a module
+    """Train a network on small tiles of the phantom at the plan's spacing, half of them around an organ."""
+    import torch
+
+    torch.manual_seed(0)
+    volume, labels = phantom(GRID)
+    clipped = np.clip(volume.astype(np.float32), *_CLIP.values())
+    image = (clipped - _INTENSITIES["mean"]) / _INTENSITIES["std"]
+    rng = np.random.default_rng(0)
+    foreground = np.argwhere(labels)
+    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+    for step in range(_STEPS):
+        centre = rng.choice(foreground) if step % 2 else rng.integers(GRID)
+        starts = [int(np.clip(c - _TILE // 2, 0, n - _TILE)) for c, n in zip(centre, GRID, strict=True)]
+        tile = tuple(slice(start, start + _TILE) for start in starts)
+        logits = network(torch.from_numpy(image[tile])[None, None])[0]  # the first is of full size
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[tile])[None].long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def _checkpoint(content: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from study import STRUCTURES, commit
 
 TEACHER, STOCK = "teacher, nnU-Net", "student, nnU-Net"
 HIPPOCAMPUS_STUDENTS = {f"student, ours, {precision}": precision for precision in ("f32", "bf16", "int8")}
-# an untrained network has no decided voxels, so that bfloat16 has no agreement to keep: f32 alone
 CT_STUDENTS = {"student, ours, f32": (), "student, ours, f32, fast resampling": ("--resampling", "fast")}
 SHORTEST_PAUSE = 0.05  # seconds between two looks at the memory
 SHARE_FOR_LOOKING = 30  # and at least so many times what a look takes

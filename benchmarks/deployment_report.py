@@ -167,7 +167,7 @@ def draw(parts: Mapping[str, Sequence[Round]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = [(part, key) for part in parts for key in ("seconds", "peak_megabytes")]
-    figure = Figure(figsize=(6.4 * len(panels) / len(parts), 0.4 + 2.4 * len(parts)), layout="constrained")
+    figure = Figure(figsize=(13, 0.4 + 2.4 * len(parts)), layout="constrained")
     axes = figure.subplots(len(parts), 2, squeeze=False)
     titles = {"hippocampus": "hippocampus, {n_cases} cases", "ct": "CT-sized volume, no mirroring"}
     for axis, (part, key) in zip(axes.flat, panels, strict=True):
@@ -183,19 +183,25 @@ def draw(parts: Mapping[str, Sequence[Round]], path: Path) -> None:
 
 
 def _bars(axis: Any, bars: Mapping[str, Sequence[float]], *, logarithmic: bool) -> None:  # noqa: ANN401  # untyped
+    """Draw bars, or dots on a logarithmic axis, which has no origin for bars to start from."""
     for row, (name, numbers) in enumerate(bars.items()):
         middle = median(numbers)
         colour = _GUESSED if name == MIRRORED else _OTHER if "nnU-Net" in name else _OURS
         error = [[middle - min(numbers)], [max(numbers) - middle]]
-        axis.barh(row, middle, color=colour, xerr=error, capsize=3)
-        axis.annotate(f"{middle:.3g}" if logarithmic else f"{middle:.0f}", (max(numbers), row), (6, 0), va="center",
-                      textcoords="offset points")  # fmt: skip
+        if logarithmic:
+            axis.errorbar(middle, row, xerr=error, fmt="o", ms=9, color=colour, ecolor="black", capsize=4)
+        else:
+            axis.barh(row, middle, color=colour, xerr=error, capsize=4)
+        text = f"{middle:.3g} s" if logarithmic else f"{middle:.0f}"
+        axis.annotate(text, (max(numbers), row), (8, 0), va="center", textcoords="offset points")
     axis.set_yticks(range(len(bars)), list(bars))
-    axis.invert_yaxis()
+    axis.set_ylim(len(bars) - 0.4, -0.6)
     axis.spines[["top", "right"]].set_visible(False)
     if logarithmic:
         axis.set_xscale("log")
-    axis.margins(x=0.15)
+        axis.grid(axis="x", which="both", color="#DDDDDD", lw=0.6)
+        axis.set_axisbelow(True)
+    axis.margins(x=0.2)
 
 
 def write(results: Path, *, into_docs: bool) -> None:
