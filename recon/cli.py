@@ -13,6 +13,7 @@ EXAMPLE = "nnunet_kd recon train 1 2d 0 -tr DCCNNTrainer"
 
 # sub-verb: (module, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
+    "convert": ("nnunet_kd.recon.data.convert_command", "make a raw data set of k-space, or of magnitude images"),
     "train": ("nnunet_kd.recon.training.train_command", "train a network, alone or with what its teachers say"),
     "evaluate": ("nnunet_kd.recon.evaluation.evaluate_command", "score a folder of reconstructions"),
     "compare": ("nnunet_kd.recon.evaluation.compare_command", "paired comparison of reconstructions, with pictures"),

@@ -90,6 +90,9 @@ def open_dataset(text: str | Path) -> RawDataset:
     settings = read_json_object(path)
     training, test = _cases(folder / TRAINING), _cases(folder / TEST)
     check_settings(settings, [*training], [*test], str(path))
+    sampling = settings.get("sampling", {})
+    if sampling.get("file"):  # lies in the data set, and is read from wherever the program runs
+        sampling["file"] = str(folder.resolve() / sampling["file"])
     patients = {case: settings.get("patients", {}).get(case, case) for case in (*training, *test)}
     return RawDataset(folder=folder, settings=settings, training=training, test=test, patients=patients)
 

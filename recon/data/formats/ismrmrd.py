@@ -22,9 +22,9 @@ from nnunet_kd.recon.data.ismrmrd_header import HeaderFacts, read_facts
 _LAYOUT = "a folder with ISMRMRD's .h5 or .mrd files"
 _ENDINGS = (".h5", ".mrd")
 _GROUP = "dataset"
-# acquisitions that are no image data: noise, parallel calibration alone, navigation, phase correction, feedback
-# (ISMRMRD_AcquisitionFlags, numbered from 1)
-_NOT_IMAGE = (19, 20, 23, 24, 26, 27, 28)
+# flags of acquisitions, numbered from 1 (ISMRMRD_AcquisitionFlags): no image data are noise, calibration alone,
+# navigation, phase correction and stabilisation, feedback, dummies and surface coil correction
+_NOT_IMAGE, _REVERSED = (19, 20, 23, 24, 26, 27, 28, 29, 30), 22
 _ONE_ONLY = ("kspace_encode_step_2", "contrast", "phase", "repetition", "set")
 
 
@@ -51,12 +51,10 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
     with opened(path) as file:
         if f"{_GROUP}/xml" not in file or f"{_GROUP}/data" not in file:
             raise UsageError(f"expected the keys '{_GROUP}/xml' and '{_GROUP}/data' in {path}, found {sorted(file)}")
-    library = _library()
-    with library.File(path, mode="r") as file:
-        group = file[_GROUP]
-        xml = bytes(group.header.toXML(), "utf-8") if hasattr(group.header, "toXML") else _xml(path)
-        facts = _facts(_xml(path) or xml, path)
-        kspace, counts = _lines(group.acquisitions, facts, path)
+        value = file[f"{_GROUP}/xml"][0]
+    facts = _facts(value if isinstance(value, bytes) else bytes(str(value), "utf-8"), path)
+    with _library().File(path, mode="r") as file:
+        kspace, counts = _lines(file[_GROUP].acquisitions, facts, path)
     sampled = (counts > 0).any(axis=0)
     kspace /= np.maximum(counts, 1)[:, None, None, :]
     columns = np.flatnonzero(sampled)
@@ -79,12 +77,6 @@ def _library() -> Any:  # noqa: ANN401  # a module
     return ismrmrd
 
 
-def _xml(path: Path) -> bytes:
-    with opened(path) as file:
-        value = file[_GROUP]["xml"][0]
-    return value if isinstance(value, bytes) else bytes(str(value), "utf-8")
-
-
 def _facts(xml: bytes, path: Path) -> HeaderFacts:
     try:
         facts = read_facts(xml)
@@ -100,6 +92,10 @@ def _image_lines(acquisitions: Any, path: Path) -> Iterator[Any]:  # noqa: ANN40
     for line in acquisitions:
         if any(line.is_flag_set(flag) for flag in _NOT_IMAGE):
             continue
+        if line.is_flag_set(_REVERSED):
+            raise UsageError(
+                f"expected readouts in one direction in key '{_GROUP}/data' of {path}, found reversed ones"
+            )
         numbers = tuple(getattr(line.idx, name) for name in _ONE_ONLY)
         first = numbers if first is None else first
         if numbers != first:
