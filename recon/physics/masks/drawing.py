@@ -63,7 +63,7 @@ def make_mask(
 
     Example:
         >>> make_mask(SamplingSettings(mask="equispaced", acceleration=(4,)), (8, 12), seed=seed_of("file1000001"))
-        array([[0., 1., 0., 0., 0., 1., 1., 0., 0., 1., 0., 0.]], dtype=float32)
+        array([[0., 0., 0., 1., 0., 0., 1., 1., 0., 0., 0., 1.]], dtype=float32)
     """
     rng = RandomState(seed)  # fastMRI's generator: a new one would draw other masks
     return MASKS[settings.mask](settings, shape, rng).astype(np.float32)

@@ -89,8 +89,10 @@ def find_scale(shape: tuple[int, int], n_center: tuple[int, int], n_wanted: int)
     """Return the largest scale of radii found that gives a few points more than wanted."""
     center = center_flags(shape, n_center, n_wanted)
     n_needed = min(n_wanted * _SURPLUS, shape[0] * shape[1])
-    low, high = 0.0, 2.0 * float(np.sqrt(shape[0] * shape[1] / max(n_wanted, 1)))
-    for _ in range(8):
+    # about r^2 / 0.9 points of the grid fall to each of a dense throw of radius r, which here is 1 to 3 scales
+    spacing = float(np.sqrt(shape[0] * shape[1] / max(n_wanted, 1)))
+    low, high = 0.2 * spacing, 0.9 * spacing
+    for _ in range(7):
         middle = (low + high) / 2
         enough = throw(center, middle, RandomState(0)).sum() >= n_needed
         low, high = (middle, high) if enough else (low, middle)
