@@ -154,6 +154,7 @@ class FeatureLoss(ABC):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
 class ImageLoss(ABC):
     """Compares the images that student and teacher return. Only reconstruction has them: segmentation refuses it."""
 

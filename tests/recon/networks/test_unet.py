@@ -1,8 +1,8 @@
 """Claims about the U-Net and the variational network: they compute what fastMRI's networks of the same weights do.
 
-golden_fastmri.json holds the outputs of the package fastmri 0.3.0 (facebookresearch/fastMRI, MIT licence) for weights and
-inputs made of sines; where that package is installed, ``pytest tests/recon/networks/test_unet.py --write-tables`` writes
-it anew, and a test compares with the package itself.
+golden_fastmri.json holds the outputs of the package fastmri 0.3.0 (facebookresearch/fastMRI, MIT licence) for weights
+and inputs made of sines; where that package is installed, ``pytest tests/recon/networks/test_unet.py --write-tables``
+writes it anew, and a test compares with the package itself.
 """
 
 import json
