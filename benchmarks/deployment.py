@@ -1,9 +1,9 @@
 """From raw images to written masks on a CPU: nnU-Net's command with a teacher and its student, ours with the student.
 
 ``hippocampus``: the 40 real test cases; teacher with nnU-Net's defaults, student without mirroring through nnU-Net and
-through ``nnunet_kd predict`` in float32, bfloat16 and int8. ``ct``: one volume of the size of a CT scan with
-networks of nnU-Net's kind. All commands of a part take turns; each finished round is one JSON in
-``results/deployment/`` and is not repeated.
+through ``nnunet_kd predict`` in float32, bfloat16 and int8. ``ct``: one volume of the size of a CT scan with networks of
+nnU-Net's kind. All commands of these two take turns; each finished round is one JSON in ``results/deployment/`` and is
+not repeated. ``planner``: what ``nnunet_kd plan --max-seconds`` chooses, and what that takes.
 
     python benchmarks/deployment.py run --data Task04_Hippocampus --teacher FOLDER (--student FOLDER | --train-student)
     python benchmarks/deployment.py report
@@ -40,6 +40,7 @@ from study import HERE, Workplace, convert_hippocampus, test_cases
 
 RESULTS = HERE / "results" / "deployment"
 SHRINK, SEED, ARM = 4, 0, "distilled"
+BUDGETS = (0.1, 0.05, 0.025)  # seconds for a case
 N_EXPORT_CASES = 40  # of the training cases, for parity and for int8's calibration
 
 
@@ -257,16 +258,28 @@ def synthetic_ct(place: Place, options: argparse.Namespace) -> None:
     run_rounds(part, place, options.results, rounds)
 
 
-PARTS: dict[str, Callable[[Place, argparse.Namespace], None]] = {"hippocampus": hippocampus, "ct": synthetic_ct}
+def planner(place: Place, options: argparse.Namespace) -> None:
+    """Measure what the planner chooses within budgets."""
+    from deployment_planner import run_planner
+
+    run_planner(place.folder, options)
+
+
+PARTS: dict[str, Callable[[Place, argparse.Namespace], None]] = {
+    "hippocampus": hippocampus,
+    "ct": synthetic_ct,
+    "planner": planner,
+}
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure what has no result yet, part by part."""
+    needed = {"--data": options.data} if {"hippocampus", "planner"} & set(options.parts) else {}
     if "hippocampus" in options.parts:
-        needed = {"--data": options.data, "--teacher": options.teacher}
+        needed["--teacher"] = options.teacher
         needed["--student (or --train-student)"] = options.student or options.train_student
-        if missing := [name for name, value in needed.items() if not value]:
-            raise SystemExit(f"expected {', '.join(missing)} for the part hippocampus; or type: --parts ct")
+    if missing := [name for name, value in needed.items() if not value]:
+        raise SystemExit(f"expected {', '.join(missing)} for the parts {', '.join(options.parts)}; or type: --parts ct")
     place = Place(options.work.resolve())
     for part in options.parts:
         PARTS[part](place, options)
@@ -294,6 +307,7 @@ def main() -> None:
     add("--rounds", type=int, default=3, help="of all commands of a part in turn (default: %(default)s)")
     add("--cases", type=int, help="test cases to predict (default: all)")
     add("--ct-shape", type=int, nargs=3, default=(512, 512, 300), help="columns, rows, slices")
+    add("--budgets", type=float, nargs="+", default=BUDGETS, help="seconds for the planner (default: %(default)s)")
     add("--work", type=Path, default=HERE / "work" / "deployment", help="scratch folder")
     verb.set_defaults(function=run)
     shown = verbs.add_parser("report", help="write the tables and the picture into docs/")

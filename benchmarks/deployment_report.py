@@ -162,6 +162,29 @@ SECTIONS: dict[str, tuple[str, Callable[[Sequence[Round]], str]]] = {
 }
 
 
+def planner_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the planner predicted for each budget beside what the trained student took."""
+    head = (
+        "budget [s]",
+        "student",
+        "parameters",
+        "predicted [s]",
+        "measured [s]",
+        "measured / predicted",
+        "start-up [s]",
+    )
+    rows = []
+    for each in sorted(found, key=lambda each: -float(each["budget"])):
+        predicted, case = each["predicted"], each["measured"]["case"]
+        cells = [f"{each['budget']:g}", predicted["student"], f"{each['parameters']:,}", f"{predicted['seconds']:.4f}"]
+        cells.append(f"{case['median']:.4f} [{case['low']:.4f}, {case['high']:.4f}]")
+        cells.append(f"{case['median'] / predicted['seconds']:.2f}")
+        rows.append([*cells, f"{each['measured']['start_up']['median']:.2f}"])
+    n = found[0]["measured"]["case"]["n"]
+    note = f"Medians [quartiles] of {n} predictions of the planner's case in new processes. {found[0]['hardware']}."
+    return f"{_table(head, rows)}\n\n{note}"
+
+
 def draw(parts: Mapping[str, Sequence[Round]], path: Path) -> None:
     """Draw seconds of both parts and the memory of the large volume; black: range over rounds."""
     from matplotlib.figure import Figure
@@ -212,14 +235,16 @@ def write(results: Path, *, into_docs: bool) -> None:
         into_docs: Replace what docs/benchmarks.md has, and its picture; else the picture goes into ``results``.
     """
     parts = {part: rounds for part in SECTIONS if (rounds := load(results, part))}
-    if not parts:
+    planned = [json.loads(path.read_text()) for path in results.glob("planner_*.json")]
+    if not parts and not planned:
         raise SystemExit(f"nothing is measured in {results} yet; type: python benchmarks/deployment.py run")
-    draw(parts, (PAGE.parent / "images" if into_docs else results) / PICTURE)
-    for part, rounds in parts.items():
-        marker, body_of = SECTIONS[part]
-        body = body_of(rounds)
-        if part == next(iter(parts)):
-            body += f"\n\n![deployment](images/{PICTURE})"
+    bodies = {SECTIONS[part][0]: SECTIONS[part][1](rounds) for part, rounds in parts.items()}
+    if parts:
+        draw(parts, (PAGE.parent / "images" if into_docs else results) / PICTURE)
+        bodies[SECTIONS[next(iter(parts))][0]] += f"\n\n![deployment](images/{PICTURE})"
+    if planned:
+        bodies["deployment planner"] = planner_table(planned)
+    for marker, body in bodies.items():
         if into_docs:
             replace_marked(marker, body)
         print(f"{body}\n")
