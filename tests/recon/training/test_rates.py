@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nnunet_kd.recon.planning.plans import OPTIMIZERS, Training
+from nnunet_kd.recon.planning.plan_blocks import OPTIMIZERS, Training
 from nnunet_kd.recon.training.rates import build_optimizer, learning_rate, plan_stages
 
 
