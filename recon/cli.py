@@ -14,7 +14,14 @@ EXAMPLE = "nnunet_kd recon train 1 2d 0 -tr DCCNNTrainer"
 # sub-verb: (module, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "convert": ("nnunet_kd.recon.data.convert_command", "make a raw data set of k-space, or of magnitude images"),
+    "extract_fingerprint": (
+        "nnunet_kd.recon.planning.extract_fingerprint_command",
+        "say what a raw data set holds: matrices, coils, intensity, noise, masks",
+    ),
+    "plan": ("nnunet_kd.recon.planning.plan_command", "plan networks of a data set, or a student of a trained one"),
+    "preprocess": ("nnunet_kd.recon.planning.preprocess_command", "write what training reads, and folds by patient"),
     "train": ("nnunet_kd.recon.training.train_command", "train a network, alone or with what its teachers say"),
+    "predict": ("nnunet_kd.recon.inference.predict_command", "reconstruct volumes from k-space"),
     "evaluate": ("nnunet_kd.recon.evaluation.evaluate_command", "score a folder of reconstructions"),
     "compare": ("nnunet_kd.recon.evaluation.compare_command", "paired comparison of reconstructions, with pictures"),
 }
