@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.recon.physics.acquisition import Acquisition
+from nnunet_kd.recon.physics.coils import estimate_sensitivities
 from nnunet_kd.recon.physics.operators import acquire
-from nnunet_kd.recon.physics.sampling import without_padding
+from nnunet_kd.recon.physics.sampling import calibration_size, without_padding
 from nnunet_kd.recon.planning.plans import Configuration, Normalisation, ReconPlans
 from nnunet_kd.recon.planning.sampling import PlannedSampling, planned_sampling
+
+CALIBRATION = 24  # lines; more add detail of the image, which sensitivities, being smooth, do not have
+DRAWS = 16  # of masks, whose accelerations may differ
 
 
 class SliceData(NamedTuple):
@@ -22,7 +26,7 @@ class SliceData(NamedTuple):
     Attributes:
         kspace: Complex64, ``(1 + 2 n, C, H, W)``: the slice in the middle, n neighbours on each side.
         name: Of the volume; seeds its mask.
-        sensitivities: Of the coils, complex64, as ``kspace``; ``None`` for a single coil.
+        sensitivities: Of the coils, complex64, as ``kspace``; ``None`` for a single coil, and where they are estimated.
         target: Float32, ``(h, w)``; ``None`` where there is none.
         mask: What was sampled, if not everything was: float32, ``(H or 1, W or 1)``. No other mask is drawn then.
         padding: First acquired column and the one after the last; ``None``: all were acquired.
@@ -93,10 +97,11 @@ def measure(data: SliceData, settings: SampleSettings, *, seed: int | None = Non
         seed: As in :func:`make_sample`.
     """
     kspace = torch.from_numpy(np.ascontiguousarray(data.kspace))
-    ones = torch.ones((), dtype=torch.complex64).expand_as(kspace)
-    sensitivities = ones if data.sensitivities is None else torch.from_numpy(np.array(data.sensitivities))
+    maps = data.sensitivities
+    if maps is None and kspace.shape[1] > 1:
+        maps = sensitivities_of(data, settings)
     mask = torch.from_numpy(mask_of(data, settings, seed))
-    slices = acquire(kspace, mask.expand(len(kspace), *mask.shape), sensitivities)
+    slices = acquire(kspace, mask, None if maps is None else torch.from_numpy(np.array(maps)))
     middle = len(kspace) // 2
     neighbours = [slices.image[index] for index in range(len(kspace)) if index != middle]
     context = torch.stack(neighbours) if neighbours else slices.image[:0]
@@ -126,6 +131,38 @@ def mask_of(data: SliceData, settings: SampleSettings, seed: int | None) -> NDAr
     columns = torch.from_numpy(mask).expand(-1, shape[-1])
     acquired: NDArray[np.float32] = without_padding(columns, data.padding).numpy()
     return acquired
+
+
+def sensitivities_of(data: SliceData, settings: SampleSettings) -> NDArray[np.complex64]:
+    """Estimate the coils' sensitivities from the lines about the centre that every mask of the plans samples.
+
+    Args:
+        data: The slice and its neighbours, several coils.
+        settings: Of the plans.
+
+    Returns:
+        Complex64, as ``data.kspace``.
+    """
+    n_lines = calibration_lines(data, settings)
+    kspace = torch.from_numpy(np.ascontiguousarray(data.kspace))
+    found: NDArray[np.complex64] = estimate_sensitivities(kspace, n_calibration=n_lines).numpy()
+    return found
+
+
+def calibration_lines(data: SliceData, settings: SampleSettings) -> int:
+    """Return how many lines about the centre can be counted on, at most :data:`CALIBRATION`.
+
+    Raises:
+        UsageError: If the centre itself is not sampled.
+    """
+    if settings.sampling is None or data.mask is not None:
+        masks = [mask_of(data, settings, None)]
+    else:  # accelerations may differ from draw to draw
+        masks = [mask_of(data, settings, seed) for seed in range(DRAWS)]
+    n_lines = min(CALIBRATION, *(calibration_size(mask) for mask in masks), *data.kspace.shape[-2:])
+    if n_lines < 1:
+        raise UsageError(f"{data.name}: expected masks that sample the centre, to estimate the coils' sensitivities")
+    return n_lines
 
 
 def truncation_mask(shape: tuple[int, ...], factor: tuple[float, float]) -> NDArray[np.float32]:

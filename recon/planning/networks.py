@@ -1,0 +1,173 @@
+"""Networks that plans know by a short name, with their sizes as teacher and as student."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.planning.plans import Architecture, Configuration, build_network
+
+SMALLEST = 4  # channels that remain
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFamily:
+    """A network class and what plans make of it.
+
+    Attributes:
+        class_name: Dotted path.
+        teacher: Arguments of the full size.
+        student: Those that a student has instead, unless it is told others.
+        published: Those that KD-MRI's preset has instead; ``None`` where it has no such network.
+        task: Whose default it is.
+    """
+
+    class_name: str
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    published: Mapping[str, Any] | None = None
+    task: str | None = None
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Arguments that set the size."""
+        return tuple(key for key, value in self.teacher.items() if type(value) is int)
+
+
+NETWORKS: Mapping[str, NetworkFamily] = {
+    "dc_cnn": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.dc_cnn.DCCNN",
+        teacher={
+            "cascades": 5,
+            "convs": 5,
+            "channels": 32,
+            "complex_data": True,
+            "residual": True,
+            "data_consistency": "hard",
+        },
+        student={"convs": 3},
+        published={"complex_data": False, "residual": False, "data_consistency": "real"},
+        task="reconstruction",
+    ),
+    "vdsr": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.vdsr.VDSR",
+        teacher={"layers": 11, "channels": 64, "complex_data": False},
+        student={"layers": 7},
+        published={},
+        task="super_resolution",
+    ),
+    "unet": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.unet.UNet",
+        teacher={"channels": 32, "pools": 4, "complex_data": False},
+        student={"channels": 16},
+    ),
+    "varnet": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.varnet.VarNet",
+        teacher={"cascades": 12, "channels": 18, "pools": 4},
+        student={"channels": 9},
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRequest:
+    """What was asked for of a network's size; ``None`` and empty leave the default.
+
+    Attributes:
+        network: Short name.
+        sizes: Arguments by name, such as ``convs``.
+        shrink: Divides the channels, >= 1; at least :data:`SMALLEST` remain.
+    """
+
+    network: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    shrink: int | None = None
+
+
+def family_of(task: str, name: str | None) -> NetworkFamily:
+    """Return the family asked for, or the task's own."""
+    if name is not None:
+        return NETWORKS[name]
+    return next(family for family in NETWORKS.values() if family.task == task)
+
+
+def teacher_architecture(task: str, request: SizeRequest, *, published: bool) -> Architecture:
+    """Return a network of full size.
+
+    Args:
+        task: Of the data set.
+        request: What was asked for.
+        published: Whether KD-MRI's form is wanted.
+
+    Raises:
+        UsageError: For a size the network does not have, or a published form that does not exist.
+    """
+    family = family_of(task, request.network)
+    arguments = dict(family.teacher)
+    if published:
+        if family.published is None:
+            raise UsageError(f"--published: KD-MRI has no network '{request.network}'; leave --network out")
+        arguments |= family.published
+    return _resized(Architecture(network_class_name=family.class_name, arch_kwargs=arguments), family, request)
+
+
+def student_architecture(teacher: Architecture, request: SizeRequest) -> Architecture:
+    """Return the teacher's network made smaller: by default as published, else as asked for.
+
+    Args:
+        teacher: The teacher's.
+        request: What was asked for; ``network`` names another class than the teacher's.
+
+    Raises:
+        UsageError: For a size the network does not have, or a network that is not known and no ``shrink``.
+    """
+    name = request.network or _short_name(teacher)
+    family = NETWORKS.get(name or "")
+    if family is None:
+        raise UsageError(f"--network: {teacher.network_class_name} is none of {', '.join(NETWORKS)}; name one of them")
+    arguments = deepcopy(dict(family.teacher))
+    if family.class_name == teacher.network_class_name:
+        arguments = deepcopy(dict(teacher.arch_kwargs))
+    if not request.sizes and request.shrink is None:
+        arguments |= family.student
+    context = teacher.arch_kwargs.get("n_context")
+    if context is not None:
+        arguments["n_context"] = context
+    return _resized(Architecture(network_class_name=family.class_name, arch_kwargs=arguments), family, request)
+
+
+def _short_name(architecture: Architecture) -> str | None:
+    names = (name for name, family in NETWORKS.items() if family.class_name == architecture.network_class_name)
+    return next(names, None)
+
+
+def _resized(architecture: Architecture, family: NetworkFamily, request: SizeRequest) -> Architecture:
+    arguments = dict(architecture.arch_kwargs)
+    for key, value in request.sizes.items():
+        if key not in family.sizes:
+            raise UsageError(f"--{key}: {family.class_name} has no such size; it has: {', '.join(family.sizes)}")
+        arguments[key] = value
+    if request.shrink is not None:
+        if request.shrink < 1:
+            raise UsageError(f"--shrink: expected a whole number >= 1, got {request.shrink}")
+        arguments["channels"] = max(arguments["channels"] // request.shrink, SMALLEST)
+    return Architecture(network_class_name=architecture.network_class_name, arch_kwargs=arguments)
+
+
+def with_context(architecture: Architecture, n_neighbours: int) -> Architecture | None:
+    """Return the network with neighbouring slices as input, or ``None`` if it takes none."""
+    from importlib import import_module
+
+    module, _, name = architecture.network_class_name.rpartition(".")
+    if "n_context" not in signature(getattr(import_module(module), name)).parameters:
+        return None
+    arguments = {**architecture.arch_kwargs, "n_context": 2 * n_neighbours}
+    return Architecture(network_class_name=architecture.network_class_name, arch_kwargs=arguments)
+
+
+def n_parameters(architecture: Architecture) -> int:
+    """Count the parameters of a network."""
+    network = build_network(Configuration(data_identifier="", batch_size=1, architecture=architecture))
+    return sum(parameter.numel() for parameter in network.parameters())

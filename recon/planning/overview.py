@@ -1,0 +1,49 @@
+"""What plans amount to: the accelerations that their masks reach, the trainer that takes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nnunet_kd.recon.physics.sampling import true_acceleration
+from nnunet_kd.recon.planning.plans import ReconPlans
+from nnunet_kd.recon.planning.sampling import planned_sampling
+
+
+def true_accelerations(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> list[float]:
+    """Return the true acceleration of every case under the mask it is validated with.
+
+    Args:
+        plans: Of a reconstruction.
+        fingerprint: Of the data set.
+    """
+    sampling = planned_sampling(plans.sampling or {})
+    found = []
+    for name, case in fingerprint["cases"].items():
+        if "mask" in case:
+            found.append(float(case["mask"]["true_acceleration"]))
+            continue
+        mask = sampling.draw(case["matrix"], name)
+        whole = np.array(np.broadcast_to(mask, case["matrix"]))
+        padding = case["padding"]
+        found.append(true_acceleration(whole, None if padding is None else (padding[0], padding[1])))
+    return found
+
+
+def acceleration_line(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> str:
+    """Return masks, nominal and true acceleration in a line."""
+    sampling = planned_sampling(plans.sampling or {})
+    true = true_accelerations(plans, fingerprint)
+    nominal = ", ".join(f"{value:g}" for value in sampling.settings.acceleration)
+    mask = sampling.settings.mask
+    asked = f"{mask} file" if mask == "file" else f"{mask}, nominal acceleration {nominal}"
+    fixed = ", one mask for all" if sampling.fixed_seed is not None or mask == "file" else ""
+    return f"masks         {asked}, true {np.mean(true):.2f} ({min(true):.2f} to {max(true):.2f} over volumes){fixed}"
+
+
+def trainer_name(plans: ReconPlans, configuration: str) -> str:
+    """Return the trainer that suits a configuration's network."""
+    vdsr = plans.configuration(configuration).architecture.network_class_name.endswith(".VDSR")
+    settings = plans.distillation(configuration) if plans.kd else None
+    distils = settings is not None and settings.uses_teachers
+    return f"{'VDSR' if vdsr else 'DCCNN'}{'KD' if distils else ''}Trainer"
