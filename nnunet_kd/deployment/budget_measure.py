@@ -20,6 +20,7 @@ from nnunet_kd.planning.budget_search import Measurement
 from nnunet_kd.planning.median_case import BudgetCase
 from nnunet_kd.planning.model_folder import ModelFolder
 
+ENOUGH_SECONDS = 4.0  # of timed passes for each student
 PROTOCOL = 1  # a change of how seconds are taken makes stored ones worthless
 
 
@@ -99,6 +100,7 @@ def measure_student(model: ModelFolder, case: BudgetCase, machine: Machine) -> M
             "plan": plan.to_json(),
             "images": [str(file.resolve()) for file in case.images],
             "label": None if case.label is None else str(case.label.resolve()),
+            "enough_seconds": ENOUGH_SECONDS,
             "output": str(folder / f"case{plan.file_ending}"),
         }
         found = _run(job, folder, machine.threads)

@@ -30,8 +30,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.timing import peak_megabytes
 
 MOST_TILES = 8  # of a case that go through the network; the others take the last one's logits
-ENOUGH_SECONDS = 4.0  # of timed passes, after which no further one is started
-PASSES = (3, 15)  # at least and at most
+PASSES = (3, 60)  # at least and at most
 _N_OVERLAPPED = 3  # one is read, one computed, one written
 
 
@@ -126,7 +125,8 @@ class MeasuredPredictor(Predictor):
 
 
 def _read_labels(file: Path, plan: InferencePlan) -> NDArray[np.uint16]:
-    return read_image([file], plan.image_reader_writer).array[0].astype(np.uint16)
+    labels: NDArray[np.uint16] = read_image([file], plan.image_reader_writer).array[0].astype(np.uint16)
+    return labels
 
 
 def timed_pass(predictor: MeasuredPredictor, case: CaseFiles) -> tuple[dict[str, float], float, int]:
@@ -149,8 +149,13 @@ def timed_pass(predictor: MeasuredPredictor, case: CaseFiles) -> tuple[dict[str,
     return stages, sum(network.seconds) / len(network.seconds), network.n_tiles
 
 
-def measure_case(predictor: MeasuredPredictor, case: CaseFiles) -> dict[str, Any]:
+def measure_case(predictor: MeasuredPredictor, case: CaseFiles, enough_seconds: float) -> dict[str, Any]:
     """Predict a case cold once, then warm until the medians stand, then three times overlapped for the memory.
+
+    Args:
+        predictor: With the candidate's network.
+        case: That is predicted.
+        enough_seconds: Of timed passes, after which no further one is started.
 
     Raises:
         UsageError: If it cannot be predicted.
@@ -158,7 +163,7 @@ def measure_case(predictor: MeasuredPredictor, case: CaseFiles) -> dict[str, Any
     timed_pass(predictor, case)
     passes: list[tuple[dict[str, float], float, int]] = []
     start = perf_counter()
-    while len(passes) < PASSES[0] or (len(passes) < PASSES[1] and perf_counter() - start < ENOUGH_SECONDS):
+    while len(passes) < PASSES[0] or (len(passes) < PASSES[1] and perf_counter() - start < enough_seconds):
         passes.append(timed_pass(predictor, case))
     copies = [
         CaseFiles(name=str(n), files=case.files, output=case.output.with_name(f"{n}_{case.output.name}"))
@@ -181,8 +186,8 @@ def run_job(job: Mapping[str, Any]) -> dict[str, Any]:
     """Load a candidate's network and measure it.
 
     Args:
-        job: ``network`` (file), ``precision``, ``threads``, ``plan``, ``images``, ``label``, ``output`` and
-            ``started``, the time at which this process was started.
+        job: ``network`` (file), ``precision``, ``threads``, ``plan``, ``images``, ``label``, ``output``,
+            ``enough_seconds`` and ``started``, the time at which this process was started.
 
     Raises:
         UsageError: If the network cannot be loaded or the case not be predicted.
@@ -192,7 +197,8 @@ def run_job(job: Mapping[str, Any]) -> dict[str, Any]:
     label = None if job["label"] is None else Path(job["label"])
     predictor = MeasuredPredictor(InferencePlan.from_json(job["plan"]), SampledNetwork(network), label)
     files = tuple(Path(file) for file in job["images"])
-    found = measure_case(predictor, CaseFiles(name="case", files=files, output=Path(job["output"])))
+    case = CaseFiles(name="case", files=files, output=Path(job["output"]))
+    found = measure_case(predictor, case, job["enough_seconds"])
     return {**found, "start_up": start_up}
 
 

@@ -24,6 +24,7 @@ _STAGES = {
     "write": "#009E73",
 }
 _STYLE: dict[Any, Any] = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13}
+_PLAIN: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # over the line of the limit
 _MOST_BARS = 16  # those nearest to the chosen one in size
 
 
@@ -47,7 +48,7 @@ def plot_search(search: Search, file: Path) -> None:
         _draw_stages(right, search, shown)
         figure.suptitle(f"Students measured on case {search.case}: {limits_text(search.found.limits)}")
         handles = [mpl.patches.Patch(color=colour, label=stage) for stage, colour in _STAGES.items()]
-        right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=6, frameon=False)
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
         figure.savefig(file, dpi=130)
 
 
@@ -58,6 +59,8 @@ def _colour(search: Search, candidate: Candidate) -> str:
 
 
 def _draw_all(axes: Axes, search: Search) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     groups = {_OVER: "over the budget", _KEPT: "kept, but smaller", _CHOSEN: "chosen"}
     for colour, label in groups.items():
         members = [c for c in search.found.measured if _colour(search, c) == colour]
@@ -73,6 +76,10 @@ def _draw_all(axes: Axes, search: Search) -> None:
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    # plain numbers, also between the powers of ten
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     if isfinite(search.found.limits.seconds):
         axes.axvline(search.found.limits.seconds, color=_LIMIT, linestyle="--", linewidth=1.2, label="limit of seconds")
     axes.grid(which="major", color="#DDDDDD", linewidth=0.7, zorder=0)
@@ -105,7 +112,7 @@ def _draw_stages(axes: Axes, search: Search, shown: Sequence[Candidate]) -> None
             axes.barh(row, max(min(seconds, edge - left), 0.0), left=left, height=0.68, color=_STAGES[stage])
             left = min(left + seconds, edge)
         more = " (cut)" if taken.seconds > edge else ""
-        axes.text(left + 0.01 * edge, row, f"{taken.seconds:.3g} s{more}", va="center", color=_DARK)
+        axes.text(left + 0.01 * edge, row, f"{taken.seconds:.3g} s{more}", va="center", color=_DARK, bbox=_PLAIN)
     if isfinite(limit):
         axes.axvline(limit, color=_LIMIT, linestyle="--", linewidth=1.2)
     axes.set_xlim(0, 1.22 * edge)
