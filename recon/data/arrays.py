@@ -95,5 +95,5 @@ def root_sum_of_squares(coil_images: NDArray[Any]) -> NDArray[np.float32]:
     Args:
         coil_images: ``(..., C, H, W)``.
     """
-    squares: NDArray[Any] = np.abs(coil_images) ** 2
-    return np.sqrt(squares.sum(axis=-3)).astype(np.float32)
+    result: NDArray[np.float32] = np.sqrt((np.abs(coil_images) ** 2).sum(axis=-3)).astype(np.float32)
+    return result

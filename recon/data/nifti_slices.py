@@ -43,7 +43,7 @@ def read_nifti(path: Path, axis: int) -> tuple[NDArray[np.float32], NDArray[np.f
 
     try:
         check_whole(path)
-        image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+        image: Any = nibabel.load(path)
         array = np.asarray(image.dataobj, dtype=np.float32)
     # nibabel, gzip and zlib raise whatever a damaged file leads to
     except Exception as error:
@@ -81,12 +81,12 @@ def write_nifti(path: Path, slices: NDArray[Any], *, affine: Any, axis: int) -> 
     """
     import nibabel
 
-    image = nibabel.Nifti1Image(  # type: ignore[attr-defined]
+    image = nibabel.Nifti1Image(  # type: ignore[no-untyped-call]
         np.ascontiguousarray(from_slices(slices, axis), dtype=np.float32), np.asarray(affine, float).reshape(4, 4)
     )
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
-        nibabel.save(image, temporary)  # type: ignore[attr-defined]
+        nibabel.save(image, temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

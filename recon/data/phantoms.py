@@ -104,7 +104,8 @@ def _ellipsoid(
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     radius = np.sqrt(((cos * x + sin * y) / axes[0]) ** 2 + ((cos * y - sin * x) / axes[1]) ** 2 + (z / axes[2]) ** 2)
     depth: NDArray[Any] = (1 - radius) * min(axes[:2]) / pixel + 0.5
-    return np.clip(depth, 0, 1)
+    edge: NDArray[Any] = np.clip(depth, 0, 1)
+    return edge
 
 
 def smooth_phase(matrix: tuple[int, int], largest: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -142,7 +143,8 @@ def coil_sensitivities(n_coils: int, matrix: tuple[int, int], rng: np.random.Gen
         for angle in angles
     ]
     stacked = np.stack(coils)
-    return (stacked / np.sqrt((np.abs(stacked) ** 2).sum(axis=0))).astype(np.complex64)
+    result: NDArray[np.complex64] = (stacked / np.sqrt((np.abs(stacked) ** 2).sum(axis=0))).astype(np.complex64)
+    return result
 
 
 def make_phantom(name: str, settings: PhantomSettings, *, seed: int, patient: str = "") -> Volume:

@@ -73,7 +73,7 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
             raise UsageError(f"expected real and imaginary parts in key 'kspace' of {path}, got {stored.shape}")
         numbers = np.asarray(stored, np.float32)
     kspace = centred(np.moveaxis(numbers[..., ::2] + 1j * numbers[..., 1::2], -1, 1))
-    sampled = kspace.any(axis=(0, 1))
+    sampled: NDArray[np.bool_] = np.asarray(kspace.any(axis=(0, 1)))
     padding = _padding(sampled, path)
     if case.part == TEST and not sampled[:, padding[0] : padding[1]].all():
         return make_volume(

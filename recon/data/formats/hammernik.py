@@ -70,7 +70,7 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
             expected, got = slices[0].kspace.shape, one.kspace.shape
             raise UsageError(f"expected {expected} in key 'rawdata' of {file}, as in the first slice, got {got}")
     target = np.stack([one.target for one in slices])
-    padding = {} if slices[0].padding is None else {"padding": np.asarray(slices[0].padding)}
+    padding: dict[str, Any] = {} if slices[0].padding is None else {"padding": np.asarray(slices[0].padding)}
     return make_volume(
         case.name,
         np.stack([one.kspace for one in slices]),

@@ -55,7 +55,7 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
     facts = _facts(value if isinstance(value, bytes) else bytes(str(value), "utf-8"), path)
     with _library().File(path, mode="r") as file:
         kspace, counts = _lines(file[_GROUP].acquisitions, facts, path)
-    sampled = (counts > 0).any(axis=0)
+    sampled: NDArray[np.bool_] = np.asarray((counts > 0).any(axis=0))
     kspace /= np.maximum(counts, 1)[:, None, None, :]
     columns = np.flatnonzero(sampled)
     padding = (int(columns[0]), int(columns[-1]) + 1)
