@@ -118,7 +118,7 @@ def test_the_table_says_of_every_candidate_what_became_of_it(tmp_path: Path) -> 
     assert len(table) == len(lattice())
     assert verdicts.count("chosen") == 1
     place = verdicts.index("chosen")
-    assert all(v.startswith(("kept, but smaller", "smaller than", "too slow", "no less")) for v in verdicts[:place])
+    assert "kept, but smaller" in verdicts[:place]
     for verdict in verdicts[place + 1 :]:
         assert verdict.startswith(("too slow (", "no less than #", "weights alone are"))
     assert {row[5] == "-" for row, verdict in zip(table, verdicts, strict=True) if "no less" in verdict} == {True}
