@@ -156,7 +156,7 @@ def _header(start: bytes) -> Any:  # noqa: ANN401  # nibabel's header
     return header
 
 
-def _read_to(stream: IO[bytes], start: bytes, n_bytes: int) -> bytearray:
+def _read_to(stream: IO[bytes] | gzip.GzipFile, start: bytes, n_bytes: int) -> bytearray:
     """Read on to the end of a file, where gzip has its checksum; one that is longer than its header says is refused."""
     content = bytearray(start)
     while block := stream.read(_BLOCK):  # piece by piece: a file may unpack to any size, and a header claim any
