@@ -23,6 +23,7 @@ from nnunet_kd.recon.training.validation import is_better, mean_scores, validate
 
 SECONDS_BETWEEN_SAVES = 600
 SHORT_TRAINING = 100  # epochs, below which every epoch is saved
+SHARE_OF_PLOTTING = 0.05  # of the time: on small data an epoch is shorter than its picture takes
 
 
 class Loop:
@@ -46,6 +47,7 @@ class Loop:
         self._folder = trainer.run.fold_folder
         self._is_first = trainer.place.rank == 0
         self._last_saved = time.monotonic()
+        self._next_plot = 0.0
 
     def run(self, *, continues: bool) -> None:
         """Prepare, train every epoch that is left, and save.
@@ -163,8 +165,14 @@ class Loop:
         if self.trainer.training.num_epochs < SHORT_TRAINING or gather(overdue)[0]:
             self._save(LATEST)
             self._last_saved = time.monotonic()
-        if self._is_first:
+        self._plot()
+
+    def _plot(self) -> None:
+        started = time.monotonic()
+        is_last = self.epoch == self.trainer.training.num_epochs
+        if self._is_first and (started > self._next_plot or is_last):
             plot_progress(self.log, self._folder / "progress.png")
+            self._next_plot = time.monotonic() + (time.monotonic() - started) / SHARE_OF_PLOTTING
 
     def _save(self, name: str) -> None:
         save_checkpoint(self.trainer, self._folder / name, epoch=self.epoch, best=self.best, log=self.log)

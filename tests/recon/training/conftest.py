@@ -1,6 +1,7 @@
 """A small preprocessed data set of discs, with plans, for trainings of seconds."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,10 @@ def disc_images(seed: int) -> np.ndarray[Any, Any]:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIZE, :SIZE]
     images = np.zeros((N_SLICES, SIZE, SIZE))
-    for image in images:
+    for number in range(N_SLICES):
         for _ in range(6):
             centre, radius = rng.uniform(8, 24, 2), rng.uniform(2, 8)
-            image += rng.uniform(0.2, 1) / (1 + np.exp(3 * (np.hypot(y - centre[0], x - centre[1]) - radius)))
+            images[number] += rng.uniform(0.2, 1) / (1 + np.exp(3 * (np.hypot(y - centre[0], x - centre[1]) - radius)))
     return 100 * images  # far from 1, so that a forgotten scale shows
 
 
@@ -41,7 +42,7 @@ def write_case(folder: Path, name: str, seed: int) -> None:
     (folder / f"{name}.json").write_text(json.dumps(facts))
 
 
-def plans(name: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def plans(name: str, **changes: Any) -> dict[str, Any]:
     """Return plans; ``changes`` of the training block, or of the configuration where it has the key."""
     configuration: dict[str, Any] = {
         "data_identifier": IDENTIFIER,
@@ -86,21 +87,61 @@ class Site:
         return main(["recon", "train", "950", "2d", fold, "-tr", trainer, "-p", name, "-device", "cpu", *words])
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    dataset, results = tmp_path / "preprocessed" / DATASET, tmp_path / "results"
+def make_site(root: Path) -> Site:
+    dataset, results = root / "preprocessed" / DATASET, root / "results"
     (dataset / IDENTIFIER).mkdir(parents=True)
     results.mkdir()
     names = [f"disc{number}" for number in range(5)]
     for number, name in enumerate(names):
         write_case(dataset / IDENTIFIER, name, number)
-    splits = [{"train": names[:4], "val": names[4:]}]
-    (dataset / "splits_final.json").write_text(json.dumps(splits))
+    (dataset / "splits_final.json").write_text(json.dumps([{"train": names[:4], "val": names[4:]}]))
     (dataset / "dataset.json").write_text(json.dumps({"name": "Discs"}))
     (dataset / "dataset_fingerprint.json").write_text("{}")
-    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
-    monkeypatch.setenv("nnUNet_results", str(results))
-    return Site(tmp_path / "preprocessed", results)
+    return Site(root / "preprocessed", results)
+
+
+def use(site: Site, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("nnUNet_preprocessed", str(site.preprocessed))
+    patch.setenv("nnUNet_results", str(site.results))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    made = make_site(tmp_path)
+    use(made, monkeypatch)
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site with a trained teacher, which tests copy."""
+    made = make_site(tmp_path_factory.mktemp("discs"))
+    with pytest.MonkeyPatch.context() as patch:
+        use(made, patch)
+        patch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda log, path: None)
+        assert made.train("DCCNNTrainer", plans("nnUNetReconPlans")) == 0
+    return made
+
+
+@pytest.fixture
+def taught(trained: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    shutil.copytree(trained.results, tmp_path / "results")
+    shutil.copytree(trained.preprocessed, tmp_path / "preprocessed")
+    copy = Site(tmp_path / "preprocessed", tmp_path / "results")
+    use(copy, monkeypatch)
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no progress.png where a test does not ask for it."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda log, path: None)
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Ask for progress.png."""
 
 
 @pytest.fixture
