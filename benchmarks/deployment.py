@@ -1,9 +1,9 @@
 """From raw images to written masks on a CPU: nnU-Net's command with a teacher and its student, ours with the student.
 
 ``hippocampus``: the 40 real test cases; teacher with nnU-Net's defaults, student without mirroring through nnU-Net and
-through ``nnunet_kd predict`` in float32, bfloat16 and int8. ``ct``: one volume of the size of a CT scan with networks of
-nnU-Net's kind. All commands of these two take turns; each finished round is one JSON in ``results/deployment/`` and is
-not repeated. ``planner``: what ``nnunet_kd plan --max-seconds`` chooses, and what that takes.
+through ``nnunet_kd predict`` in float32, bfloat16 and int8. ``ct``: one volume of the size of a CT scan with networks
+of nnU-Net's kind. All commands of these two take turns; each finished round is one JSON in ``results/deployment/`` and
+is not repeated. ``planner``: what ``nnunet_kd plan --max-seconds`` chooses, and what that takes.
 
     python benchmarks/deployment.py run --data Task04_Hippocampus --teacher FOLDER (--student FOLDER | --train-student)
     python benchmarks/deployment.py report

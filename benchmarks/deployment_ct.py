@@ -1,6 +1,6 @@
-"""A volume of the size of a CT scan, made here, and networks of nnU-Net's kind that roughly find its organs.
+"""A volume of the size of a CT scan, made here, and networks of nnU-Net's kind that roughly find what is in it.
 
-They are trained for a hundred steps: enough to decide voxels as trained networks do, which random ones do not.
+They are trained for some steps: enough to decide voxels as trained networks do, which random ones do not.
 """
 
 import copy
@@ -20,34 +20,37 @@ PLAN_SPACING = (3.2, 2.0, 2.0)  # brings 300 x 512 x 512 voxels to 234 x 192 x 1
 PATCH = (96, 96, 96)
 FEATURES = (32, 64, 128, 256, 320)
 GRID = (234, 192, 192)
-LABELS = {"background": 0, "organ": 1, "bone": 2}
+LABELS = {"background": 0, "organ": 1, "stone": 2}
 TEACHER = f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
 _TISSUE, _NOISE, _AIR = 40, 15, -1000  # Hounsfield units
-# centre (z, y, x) and radius as shares of the volume, Hounsfield units, label
-_ORGANS = ((0.4, 0.5, 0.35, 0.13, 110, 1), (0.6, 0.55, 0.65, 0.1, 180, 1), (0.5, 0.66, 0.5, 0.08, 500, 2))
+_N_BALLS, _RADII = 60, (0.03, 0.06)  # shares of the volume; smaller than a tile, whose mean networks take away
+_VALUES = (140, 500)  # of the labels 1 and 2, Hounsfield units
 _INTENSITIES = {"mean": 80.0, "std": 120.0, "median": 45.0, "min": -200.0, "max": 600.0}
 _CLIP = {"percentile_00_5": -150.0, "percentile_99_5": 520.0}
-_TILE, _STEPS, _RATE = 48, 100, 2e-3
+_TILE, _STEPS = 48, 100
+_RATE = 2.5e-3  # of the teacher; a narrower network takes a larger one in proportion
 
 
 def phantom(shape: Sequence[int]) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Return a body in air with a few round organs and noise, and its labels; both slices first.
+    """Return a body in air with balls of two kinds and noise, and its labels; both slices first.
 
     Args:
         shape: Slices, rows and columns.
     """
     slices, rows, columns = shape
     rng = np.random.default_rng(0)
+    centres = rng.uniform((0.05, 0.3, 0.2), (0.95, 0.7, 0.8), (_N_BALLS, 3))
+    balls = list(zip(centres, rng.uniform(*_RADII, _N_BALLS), np.arange(_N_BALLS) % 2 + 1, strict=True))
     volume, labels = np.full(shape, _AIR, dtype=np.int16), np.zeros(shape, dtype=np.uint8)
     y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
     body = ((x - 0.5) / 0.42) ** 2 + ((y - 0.5) / 0.3) ** 2 < 1
+    values_of = np.array([_TISSUE, *_VALUES])
     for index, z in enumerate(np.linspace(0, 1, slices)):
-        values = np.full((rows, columns), float(_TISSUE))
-        for centre_z, centre_y, centre_x, radius, value, label in _ORGANS:
-            inside = (z - centre_z) ** 2 + (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
-            values[inside] = value
-            labels[index][inside] = label
-        values += rng.normal(0, _NOISE, values.shape)
+        for centre, radius, label in balls:
+            if abs(z - centre[0]) < radius:
+                inside = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2 < radius**2
+                labels[index][inside & body] = label
+        values = values_of[labels[index]] + rng.normal(0, _NOISE, body.shape)
         volume[index][body] = values[body].astype(np.int16)
     return volume, labels
 
@@ -156,7 +159,7 @@ def write_model(results: Path, shrink: int) -> Path:
         len(LABELS),
         deep_supervision=True,
     )
-    train(network)
+    train(network, _RATE * shrink)
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
     for file, data in (("plans.json", content), ("dataset.json", dataset_json())):
         (folder / file).write_text(json.dumps(data, indent=1))
@@ -164,9 +167,11 @@ def write_model(results: Path, shrink: int) -> Path:
     return folder
 
 
-def train(network: Any) -> None:  # noqa: ANN401  # a module
-    """Train a network on small tiles of the phantom at the plan's spacing, half of them around an organ."""
+def train(network: Any, rate: float) -> None:  # noqa: ANN401  # a module
+    """Train a network on small tiles of the phantom at the plan's spacing, half of them around a ball."""
     import torch
+
+    from nnunet_kd.hardware import cpu_features
 
     torch.manual_seed(0)
     volume, labels = phantom(GRID)
@@ -174,13 +179,14 @@ def train(network: Any) -> None:  # noqa: ANN401  # a module
     image = (clipped - _INTENSITIES["mean"]) / _INTENSITIES["std"]
     rng = np.random.default_rng(0)
     foreground = np.argwhere(labels)
-    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     for step in range(_STEPS):
         centre = rng.choice(foreground) if step % 2 else rng.integers(GRID)
         starts = [int(np.clip(c - _TILE // 2, 0, n - _TILE)) for c, n in zip(centre, GRID, strict=True)]
         tile = tuple(slice(start, start + _TILE) for start in starts)
-        logits = network(torch.from_numpy(image[tile])[None, None])[0]  # the first is of full size
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[tile])[None].long())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled="bf16" in cpu_features()):
+            logits = network(torch.from_numpy(image[tile])[None, None])[0]  # the first is of full size
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[tile])[None].long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -98,16 +98,16 @@ def test_commands_see_no_setting_of_nnunet_but_its_folders(load: Any, monkeypatc
 def test_label_maps_are_compared(load: Any, tmp_path: Path) -> None:
     measure = load("deployment_measure")
     first, second = np.zeros((2, 10, 10, 1), dtype=np.uint8)
-    first[:4, :5], second[:4, :5], second[0, 0] = 1, 1, 2
+    first[:4, :5], second[:4, :5], second[0, 0], second[9, 9] = 1, 1, 2, 1
     for case, other in (("a", second), ("b", first)):
         save(tmp_path / "truth" / f"{case}.nii.gz", first)
         save(tmp_path / "ours" / f"{case}.nii.gz", other)
     folders = tmp_path / "truth", tmp_path / "ours"
     assert measure.agreement(*folders, ["a", "b"]) == pytest.approx(
-        {"equal": 199 / 200, "worst_case": 0.99, "other_per_foreground": 1 / 40}
+        {"equal": 0.99, "worst_case": 0.98, "other_per_foreground": 2 / 40}
     )
     scores = measure.dice_scores(*folders, ["a"])
-    assert scores == {"a": {"anterior": pytest.approx(38 / 39), "posterior": 0.0}}
+    assert scores == {"a": {"anterior": pytest.approx(38 / 40), "posterior": 0.0}}
 
 
 def test_rounds_take_turns_and_are_not_repeated(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
