@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zlib import error as zlib_error
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,11 +61,14 @@ def _read_npy(path: Path, key: str | None) -> NDArray[Any]:
 
 def _read_mat(path: Path, key: str | None) -> NDArray[Any]:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         arrays = {name: values for name, values in loadmat(path).items() if not name.startswith("__")}
     except NotImplementedError:  # MATLAB 7.3 writes HDF5, with the axes the other way round
         return _read_hdf5(path, key).T
+    except (MatReadError, IndexError, TypeError, zlib_error) as error:  # what a file that was cut off ends in
+        raise ValueError(str(error)) from error
     return np.asarray(arrays[_chosen(path, key, arrays)])
 
 

@@ -52,8 +52,8 @@ def package() -> ModuleType:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_are_those_of_the_installed_package(name: str, package: ModuleType) -> None:
-    classes = {"equispaced": "EquiSpacedMaskFunc", "equispaced_fraction": "EquispacedMaskFractionFunc"}
-    family = getattr(package, classes.get(name, "".join(map(str.capitalize, name.split("_"))) + "MaskFunc"))
+    classes = dict(zip(NAMES, ("Random", "EquiSpaced", "Equispaced", "Magic", "Magic"), strict=True))
+    family = getattr(package, classes[name] + ("MaskFractionFunc" if "fraction" in name else "MaskFunc"))
     fractions, accelerations = [0.08, 0.04, 0.06], [4, 8, 5]
     settings = SamplingSettings(mask=name, center_fraction=tuple(fractions), acceleration=tuple(accelerations))
     for n in (64, 151, 368):
