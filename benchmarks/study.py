@@ -202,8 +202,10 @@ def commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
-def record(path: Path, facts: Mapping[str, Any], scores: Mapping[str, Any], seconds: float) -> None:
-    """Write one finished run: what it was, on what, and its scores."""
+def record(
+    path: Path, facts: Mapping[str, Any], scores: Mapping[str, Any], seconds: float, *, key: str = "dice"
+) -> None:
+    """Write one finished run: what it was, on what, and its scores under ``key``."""
     import nnunetv2  # noqa: F401  # imports are part of what a version means
     import torch
 
@@ -217,7 +219,7 @@ def record(path: Path, facts: Mapping[str, Any], scores: Mapping[str, Any], seco
         "hardware": describe(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "dice": scores,
+        key: scores,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
