@@ -133,12 +133,13 @@ def dataset_json() -> dict[str, Any]:
     return {"channel_names": {"0": "CT"}, "labels": dict(LABELS), "numTraining": 1, "file_ending": ".nii.gz"}
 
 
-def write_model(results: Path, shrink: int) -> Path:
+def write_model(results: Path, shrink: int, n_steps: int = _STEPS) -> Path:
     """Write a model folder of nnU-Net's layout, all widths divided by ``shrink``, unless it is there.
 
     Args:
         results: nnU-Net's folder of results.
         shrink: 1 for the teacher.
+        n_steps: Of training.
     """
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -159,7 +160,7 @@ def write_model(results: Path, shrink: int) -> Path:
         len(LABELS),
         deep_supervision=True,
     )
-    train(network, _RATE * shrink)
+    train(network, _RATE * shrink, n_steps)
     (folder / "fold_0").mkdir(parents=True, exist_ok=True)
     for file, data in (("plans.json", content), ("dataset.json", dataset_json())):
         (folder / file).write_text(json.dumps(data, indent=1))
@@ -167,7 +168,7 @@ def write_model(results: Path, shrink: int) -> Path:
     return folder
 
 
-def train(network: Any, rate: float) -> None:  # noqa: ANN401  # a module
+def train(network: Any, rate: float, n_steps: int) -> None:  # noqa: ANN401  # a module
     """Train a network on small tiles of the phantom at the plan's spacing, half of them around a ball."""
     import torch
 
@@ -180,7 +181,7 @@ def train(network: Any, rate: float) -> None:  # noqa: ANN401  # a module
     rng = np.random.default_rng(0)
     foreground = np.argwhere(labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    for step in range(_STEPS):
+    for step in range(n_steps):
         centre = rng.choice(foreground) if step % 2 else rng.integers(GRID)
         starts = [int(np.clip(c - _TILE // 2, 0, n - _TILE)) for c, n in zip(centre, GRID, strict=True)]
         tile = tuple(slice(start, start + _TILE) for start in starts)

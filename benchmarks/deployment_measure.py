@@ -22,8 +22,8 @@ from study import STRUCTURES, commit
 TEACHER, STOCK = "teacher, nnU-Net", "student, nnU-Net"
 HIPPOCAMPUS_STUDENTS = {f"student, ours, {precision}": precision for precision in ("f32", "bf16", "int8")}
 CT_STUDENTS = {"student, ours, f32": (), "student, ours, f32, fast resampling": ("--resampling", "fast")}
-SHORTEST_PAUSE = 0.05  # seconds between two looks at the memory
-SHARE_FOR_LOOKING = 30  # and at least so many times what a look takes
+PAUSES = (0.05, 1.0)  # seconds between two looks at the memory, at least and at most
+SHARE_FOR_LOOKING = 30  # between these so many times the processor's seconds of a look
 LIBRARIES = ("torch", "nnunetv2", "openvino", "nncf", "numpy", "scipy")
 
 
@@ -102,9 +102,9 @@ class _MemoryWatch(Thread):
     def run(self) -> None:
         pause = 0.0
         while not self._done.wait(pause):
-            start = time.perf_counter()
+            start = time.thread_time()  # not the clock: on a busy machine that would mean few looks
             self.peak = max(self.peak, tree_memory(self.number))
-            pause = max(SHORTEST_PAUSE, SHARE_FOR_LOOKING * (time.perf_counter() - start))
+            pause = float(np.clip(SHARE_FOR_LOOKING * (time.thread_time() - start), *PAUSES))
 
     def stop(self) -> None:
         self._done.set()

@@ -14,6 +14,8 @@ import pytest
 from nnunet_kd.deployment.inference.plan import make_inference_plan
 from nnunet_kd.deployment.inference.resampling import new_shape
 from nnunet_kd.deployment.inference.sliding_window import tiles
+from nnunet_kd.planning.budget_report import Search, page
+from nnunet_kd.planning.budget_search import STAGES, Candidate, Found, Limits, Measurement
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 MIB = 2**20
@@ -69,7 +71,7 @@ def test_memory_is_that_of_all_children_and_shared_pages_count_once(load: Any, t
             if not os.fork():
                 shared.write(bytes(200 * 2**20))  # the same pages by both
                 own = bytearray(os.urandom(2**20)) * 50
-                time.sleep(1.5)
+                time.sleep(2)
                 os._exit(0)
         os.wait(), os.wait()
         """,
@@ -77,7 +79,7 @@ def test_memory_is_that_of_all_children_and_shared_pages_count_once(load: Any, t
     taken = measure.run_command(command, tmp_path, tmp_path / "out", measure.clean_environment({}))
     # twice 50 and once 200 MiB, and Python's own; 500 and more if shared pages counted twice
     assert 300 * MIB / 1e6 < taken.peak_megabytes < 400 * MIB / 1e6
-    assert 1.5 < taken.seconds < 15
+    assert 2 < taken.seconds < 60
 
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_words(load: Any, tmp_path: Path) -> None:
@@ -176,7 +178,9 @@ def test_the_report_states_ratios_within_rounds_and_says_what_is_extrapolated(
     assert report.PAGE.read_bytes() == page
 
 
-def test_the_large_volume_has_at_most_forty_tiles_and_models_are_nnunets(load: Any, tmp_path: Path) -> None:
+def test_the_large_volume_has_at_most_forty_tiles_and_models_are_nnunets(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ct = load("deployment_ct")
     shape = new_shape((300, 512, 512), ct.SPACING, ct.PLAN_SPACING)
     assert 30 <= len(list(tiles(shape, ct.PATCH, 0.5))) <= 40
@@ -188,8 +192,44 @@ def test_the_large_volume_has_at_most_forty_tiles_and_models_are_nnunets(load: A
     assert values.dtype == np.int16
     assert values.min() == -1000
     assert values.max() > 100
-    folder = ct.write_model(tmp_path / "results", 32)
+    assert set(np.unique(ct.phantom([12, 24, 24])[1])) == set(ct.LABELS.values())
+    monkeypatch.setattr(ct, "GRID", (48, 48, 48))  # one tile, to train on quickly
+    folder = ct.write_model(tmp_path / "results", 32, n_steps=1)
     assert folder.name.split("__")[1] == json.loads((folder / "plans.json").read_text())["plans_name"]
     plan = make_inference_plan(ct.plans(ct.FEATURES), ct.dataset_json(), ct.CONFIGURATION, (0, 1, 2))
     assert plan.n_outputs == 3
     assert load("deployment_measure").file_megabytes(folder) < 1
+
+
+def test_the_planners_own_page_is_read(load: Any) -> None:
+    planner = load("deployment_planner")
+    candidate = Candidate(place=(1.0,), parameters=1000, name="shrink 4, depth 3")
+    stages = dict.fromkeys(STAGES, 0.01)
+    taken = Measurement(
+        stages=stages, tile_seconds=0.02, n_tiles=2, start_up=0.5, peak_megabytes=99.0, file_megabytes=1.0
+    )
+    limits = Limits(seconds=0.1)
+    found = Found(candidates=(candidate,), limits=limits, measured={candidate: taken}, chosen=candidate)
+    search = Search(found=found, patches={candidate: (8, 8, 8)}, case="case_7", machine="a processor", n_new=1)
+    read = planner.read_page(page(search, "title", "picture.png"))
+    assert read == planner.Prediction(student="shrink 4, depth 3", case="case_7", seconds=0.09)
+    with pytest.raises(ValueError, match="expected student, case, seconds"):
+        planner.read_page("nothing")
+
+
+def test_the_planners_table_states_the_ratio(load: Any) -> None:
+    report = load("deployment_report")
+    case = {"median": 0.045, "low": 0.04, "high": 0.05, "n": 27}
+    found = [
+        {
+            "budget": budget,
+            "parameters": 1000,
+            "hardware": "a processor",
+            "predicted": {"student": "shrink 4", "case": "case_7", "seconds": 0.05},
+            "measured": {"case": case, "start_up": {"median": 0.5}},
+        }
+        for budget in (0.05, 0.1)
+    ]
+    rows = report.planner_table(found).splitlines()[2:4]
+    expected = "| 0.1 | shrink 4 | 1,000 | 0.0500 | 0.0450 [0.0400, 0.0500] | 0.90 | 0.50 |"
+    assert rows == [expected, expected.replace("| 0.1 |", "| 0.05 |")]
