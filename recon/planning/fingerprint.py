@@ -1,7 +1,7 @@
 """What a data set holds: the facts that plans are made from, ``dataset_fingerprint.json``."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_kd.cases import map_cases
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.model_folder import read_json_object
 from nnunet_kd.recon.data.arrays import root_sum_of_squares, to_images
 from nnunet_kd.recon.data.cases import Volume, read_header, read_volume
 from nnunet_kd.recon.data.dataset import MEASURED, RawDataset
 from nnunet_kd.recon.physics.sampling import calibration_size, true_acceleration
+from nnunet_kd.recon.planning.case_work import map_files
 
 FILE = "dataset_fingerprint.json"
 PERCENTILE = 99.9
 CORNER = 16  # a corner is this part of height and of width
-BYTES_PER_SECOND = 50e6  # a rough rate of reading and transforming; only decides whether a cluster pays
 REAL_IMAGE = 1e-3  # share of the imaginary part below which k-space was made from magnitudes
 
 
@@ -47,29 +46,8 @@ def dataset_fingerprint(
             f"expected training cases in {dataset.folder / 'kspaceTr'}, found none; convert the data again"
         )
     function = partial(case_fingerprint, single_coil=dataset.settings["acquisition"] == "single_coil")
-    facts = map_files(function, paths, "Fingerprint", scheduler=scheduler, n_workers=n_workers)
+    facts = map_files(function, paths, "Fingerprint", path_of=Path, scheduler=scheduler, n_workers=n_workers)
     return summary(dict(zip(dataset.training, facts, strict=True)))
-
-
-def map_files(
-    function: Callable[[Path], Any],
-    paths: Sequence[Path],
-    description: str,
-    *,
-    scheduler: str | None = None,
-    n_workers: int | None = None,
-) -> list[Any]:
-    """Apply a function to files of cases, in parallel where that pays."""
-    seconds = sum(path.stat().st_size for path in paths) / len(paths) / BYTES_PER_SECOND
-    return map_cases(
-        function,
-        paths,
-        description=description,
-        name=lambda path: path.stem,
-        scheduler=scheduler,
-        n_workers=n_workers,
-        seconds_per_case=seconds,
-    )
 
 
 def case_fingerprint(path: Path, *, single_coil: bool) -> dict[str, Any]:
@@ -116,16 +94,32 @@ def slice_facts(volume: Volume) -> dict[str, Any]:
     kspace = volume.kspace[0]
     images = to_images(kspace)
     magnitude = root_sum_of_squares(images)
-    outer, where = corners(_acquired(kspace, volume)), "k-space corners"
-    if not np.any(outer):  # zero-filled beyond what was measured
-        outer, where = corners(images), "image corners"
+    noise, where = noise_estimate(_acquired(kspace, volume), images)
     return {
         "maximum": float(magnitude.max()),
         "percentile_99_9": float(np.percentile(magnitude, PERCENTILE)),
-        "noise": rayleigh_scale(np.abs(outer)),
+        "noise": noise,
         "noise_from": where,
         "imaginary_share": float(np.linalg.norm(images.imag) / max(float(np.linalg.norm(images)), 1e-30)),
     }
+
+
+def noise_estimate(kspace: NDArray[Any], images: NDArray[Any]) -> tuple[float, str]:
+    """Return the standard deviation of real and imaginary part, and where it was found.
+
+    The transform being orthonormal, it is the same in k-space and in images. Corners of k-space may hold signal, those
+    of images too: the quieter of the two is nearer to the truth. What is zero altogether was filled in.
+
+    Args:
+        kspace: What was acquired, ``(C, H, W)``.
+        images: Of the coils, ``(C, H, W)``.
+
+    Returns:
+        The estimate, 0 without noise, and ``k-space corners`` or ``image corners``.
+    """
+    places = (("k-space corners", kspace), ("image corners", images))
+    found = [(rayleigh_scale(np.abs(corners(array))), where) for where, array in places]
+    return min([one for one in found if one[0] > 0], default=(0.0, "image corners"))
 
 
 def _acquired(kspace: NDArray[Any], volume: Volume) -> NDArray[Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_kd.cases import FaultyCasesError, map_cases
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, continued_folder, move_into_place
 from nnunet_kd.planning.json_blocks import write_block
@@ -19,7 +18,7 @@ from nnunet_kd.recon.data.cases import CaseHeader, Volume, read_header, read_vol
 from nnunet_kd.recon.data.dataset import RawDataset
 from nnunet_kd.recon.data.measuring import SampleSettings, SliceData, sample_settings, sensitivities_of, volume_scale
 from nnunet_kd.recon.data.preprocessed import CaseFacts
-from nnunet_kd.recon.planning.fingerprint import BYTES_PER_SECOND
+from nnunet_kd.recon.planning.case_work import map_files
 from nnunet_kd.recon.planning.plans import ReconPlans
 
 RECORD = "preprocessing.txt"  # not .json: those are cases
@@ -89,7 +88,14 @@ def preprocess(
             CaseJob(name=name, path=path, patient=dataset.patients[name], folder=new, settings=settings)
             for name, path in dataset.training.items()
         ]
-        _run(jobs, scheduler, n_workers)
+        map_files(
+            preprocess_case,
+            jobs,
+            "Preprocessing",
+            path_of=lambda job: job.path,
+            scheduler=scheduler,
+            n_workers=n_workers,
+        )
         (new / RECORD).write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
         move_into_place(new, target)
     return target
@@ -133,24 +139,6 @@ def check_header(header: CaseHeader, plans: ReconPlans, path: Path) -> None:
             f"expected the key '{header.target_key}' in {path}: a mask sampled the case, so that its truth cannot be "
             "computed; take it out of kspaceTr"
         )
-
-
-def _run(jobs: list[CaseJob], scheduler: str | None, n_workers: int | None) -> None:
-    seconds = sum(job.path.stat().st_size for job in jobs) / len(jobs) / BYTES_PER_SECOND
-    try:
-        map_cases(
-            preprocess_case,
-            jobs,
-            description="Preprocessing",
-            name=lambda job: job.name,
-            scheduler=scheduler,
-            n_workers=n_workers,
-            seconds_per_case=seconds,
-        )
-    except FaultyCasesError as error:
-        first = error.faults[0].message
-        others = "" if len(error.faults) == 1 else f"; {len(error.faults) - 1} other cases are faulty too"
-        raise UsageError(f"{first}{others}; nothing was written") from error
 
 
 def preprocess_case(job: CaseJob) -> None:
