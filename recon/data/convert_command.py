@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--sampling", metavar="MASK:KEY=VALUE,...", help=f"masks (the source's own, or {_SAMPLING})")
     task.add_argument(
-        "--truncation", metavar="FACTOR", nargs="+", type=float,
+        "--truncation", metavar=("FY", "FX"), nargs=2, type=float,
         help="super-resolution: keep 1/FY of the rows and 1/FX of the columns of k-space",
     )  # fmt: skip
     add("--test-patients", metavar="PATIENT", nargs="+", help="whose cases go to kspaceTs (the source's test part)")
@@ -145,8 +145,8 @@ def _sampling(text: str | None) -> dict[str, Any] | None:
 def _truncation(factors: Sequence[float] | None) -> list[float] | None:
     if factors is None:
         return None
-    if not 2 <= len(factors) <= 3 or min(factors) < 1 or max(factors) == 1:
-        raise UsageError(f"--truncation: expected FY FX, at least 1 and not all 1, got {' '.join(map(str, factors))}")
+    if min(factors) < 1 or max(factors) == 1:
+        raise UsageError(f"--truncation: expected FY FX, at least 1 and not both 1, got {factors[0]:g} {factors[1]:g}")
     return [int(factor) if factor == int(factor) else factor for factor in factors]
 
 

@@ -145,7 +145,7 @@ def check_degradation(settings: Mapping[str, Any], where: str) -> None:
         raise UsageError(f"{where}: expected '{wanted}' for task {settings['task']}, found {found or 'neither'}")
     if wanted == "truncation":
         factor = settings[wanted].get("factor")
-        if not isinstance(factor, list) or not 2 <= len(factor) <= 3:
+        if not isinstance(factor, list) or len(factor) != 2:
             raise UsageError(f"{where}, truncation, factor: expected [FY, FX], got {factor!r}")
         for value in factor:
             check_number(value, f"{where}, truncation, factor", at_least=1)

@@ -54,14 +54,14 @@ def test_slices_are_cropped_and_padded_to_one_matrix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("matrix", [None, (4, 12), (9, 5)])
-def test_every_voxel_returns_to_its_place(tmp_path: Path, axis: int, matrix: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(("matrix", "crop"), [(None, None), ((4, 12), None), ((9, 5), (4, 4))])
+def test_every_voxel_returns_to_its_place(tmp_path: Path, axis: int, matrix: Any, crop: Any) -> None:
     image = np.random.default_rng(0).uniform(0.1, 1, (7, 8, 6)).astype(np.float32)
     empty: list[Any] = [slice(None)] * 3
     empty[axis] = slice(0, 2)
     image[tuple(empty)] = 0
     nibabel.save(nibabel.Nifti1Image(image, AFFINE), tmp_path / "a.nii.gz")
-    volume = _volume(tmp_path, axis=axis, matrix=matrix)
+    volume = _volume(tmp_path, axis=axis, matrix=matrix, crop=crop)
     header = volume.header
     assert header.attributes["first_slice"] == 2
     attributes = header.attributes
