@@ -10,6 +10,7 @@ from nnunet_kd.deployment.budget_measure import Machine, measure_student, measur
 from nnunet_kd.errors import UsageError
 from nnunet_kd.networks.build import build_network
 from nnunet_kd.planning.assignment import Assignment
+from nnunet_kd.planning.budget_options import PLACES
 from nnunet_kd.planning.budget_report import Search, amounts_text, limits_text, write_page
 from nnunet_kd.planning.budget_search import Candidate, Limits, Measurement, search
 from nnunet_kd.planning.budget_store import Measurements
@@ -45,7 +46,7 @@ def choose_student(
     Raises:
         UsageError: If OpenVINO is missing, something cannot be measured, or no student keeps the budget.
     """
-    machine = Machine.of(options.on, options.threads)
+    machine = Machine.of(options.on or PLACES[0], options.threads)
     stored = Measurements(assignment.preprocessed, fresh=options.measure_again)
     coarser, configuration = options.own_preprocessing, request.configuration
     request = replace(request, factor=1, depth=None)

@@ -19,8 +19,7 @@ def add_arguments(group: Any) -> None:  # noqa: ANN401  # argparse's group class
     group.add_argument(
         "--on",
         choices=PLACES,
-        default="cpu",
-        help="where it will predict: this machine's processor, in float32 (default) or bfloat16",
+        help="where it will predict: this machine's processor, in float32 (cpu, the default) or bfloat16",
     )
     group.add_argument("--threads", type=int, metavar="N", help="cores that prediction will have (default: all)")
     group.add_argument(
@@ -45,7 +44,7 @@ def read_limits(options: argparse.Namespace) -> Limits | None:
     """
     given = [flag for flag in ("--max-seconds", "--max-memory", "--max-megabytes") if _value(options, flag) is not None]
     if not given:
-        for flag in ("--own-preprocessing", "--budget-case", "--measure-again", "--threads"):
+        for flag in ("--own-preprocessing", "--budget-case", "--measure-again", "--threads", "--on"):
             if _value(options, flag):
                 raise UsageError(f"{flag} belongs to a search within a budget; type --max-seconds too, or leave it out")
         return None

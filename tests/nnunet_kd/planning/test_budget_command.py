@@ -49,6 +49,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     pytest.importorskip("openvino")
     monkeypatch.setattr(budget_command, "measure_student", measure)
+    monkeypatch.setattr(candidates, "WIDTHS", (1, 2))
     return order
 
 
@@ -153,6 +154,7 @@ def test_with_preprocessing_of_its_own_coarser_spacing_is_searched_too(
         (("--max-seconds", "2", "--own-preprocessing"), "type --teacher-outputs cached too"),
         (("--measure-again",), "--measure-again belongs to a search within a budget"),
         (("--max-seconds", "2", "--budget-case", "nowhere.nii.gz"), "found none at nowhere.nii.gz"),
+        (("--on", "cpu"), "--on belongs to a search within a budget"),
         (("--max-seconds", "2", "--threads", "0"), "--threads: expected at least 1, got 0"),
         (("--max-seconds", "2", "--own-preprocessing", "--teacher-outputs", "cached", "--geometry", "heart"), "fixes"),
     ],
