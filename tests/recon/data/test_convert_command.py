@@ -148,6 +148,16 @@ def test_one_line_and_nothing_written(
     assert not list(raw.iterdir())
 
 
+def test_values_of_every_format_are_checked(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cardiac" / "acc_4x" / "0.h5"
+    path.parent.mkdir(parents=True)
+    with h5py.File(path, "w") as file:
+        file["volfs"] = np.ones((8, 6, 2)) * [1, 0]
+    words = ("-i", tmp_path / "cardiac", "-d", 2, "-n", "Cardiac", "--sampling", "random")
+    assert _convert("kd_mri", *words, "--check") == 2
+    assert "0.h5, all is 0 in slice 1" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_every_fault_is_listed(raw: Path, knee: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in (0, 1):
         _spoil(knee / "singlecoil_train" / f"file{number}.h5", "NaN")
