@@ -32,6 +32,11 @@ def test_test_patients_take_all_their_cases_along() -> None:
     assert (parts.training, parts.test, parts.splits) == (["b1"], ["a1", "a2", "c1"], None)
 
 
+def test_a_file_of_patients_counts_before_the_source(tmp_path: Path) -> None:
+    patients = _json(tmp_path, {"a1": "x", "a2": "x"})
+    assert deal_out(CASES, PATIENTS, SplitOptions(test_patients=["x"], patients=patients)).test == ["a1", "a2", "c1"]
+
+
 @pytest.mark.parametrize("names", [{"train": ["a"], "val": ["b"]}, {"train": ["a1", "a2"], "val": ["b1"]}])
 def test_a_file_of_folds_names_patients_or_cases(tmp_path: Path, names: dict[str, list[str]]) -> None:
     parts = deal_out(CASES, PATIENTS, SplitOptions(splits=_json(tmp_path, [names])))
