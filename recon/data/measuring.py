@@ -105,7 +105,7 @@ def measure(data: SliceData, settings: SampleSettings, *, seed: int | None = Non
     middle = len(kspace) // 2
     neighbours = [slices.image[index] for index in range(len(kspace)) if index != middle]
     context = torch.stack(neighbours) if neighbours else slices.image[:0]
-    return Acquisition(*(tensor[middle] for tensor in slices[:4]), context=context)
+    return Acquisition(*(tensor[middle] for tensor in slices[:4]), context)
 
 
 def mask_of(data: SliceData, settings: SampleSettings, seed: int | None) -> NDArray[np.float32]:
@@ -159,10 +159,10 @@ def calibration_lines(data: SliceData, settings: SampleSettings) -> int:
         masks = [mask_of(data, settings, None)]
     else:  # accelerations may differ from draw to draw
         masks = [mask_of(data, settings, seed) for seed in range(DRAWS)]
-    n_lines = min(CALIBRATION, *(calibration_size(mask) for mask in masks), *data.kspace.shape[-2:])
+    n_lines = min([CALIBRATION, *(calibration_size(mask) for mask in masks), *data.kspace.shape[-2:]])
     if n_lines < 1:
         raise UsageError(f"{data.name}: expected masks that sample the centre, to estimate the coils' sensitivities")
-    return n_lines
+    return int(n_lines)
 
 
 def truncation_mask(shape: tuple[int, ...], factor: tuple[float, float]) -> NDArray[np.float32]:

@@ -93,10 +93,10 @@ def collate(samples: Sequence[Sample]) -> Sample:
     _check_sizes(
         [(tuple(s.acquisition.kspace.shape), () if s.target is None else tuple(s.target.shape)) for s in samples]
     )
-    masks = torch.broadcast_tensors(*(sample.acquisition.mask for sample in samples))
+    shape = torch.broadcast_shapes(*(sample.acquisition.mask.shape for sample in samples))
     acquisition = Acquisition(
         kspace=torch.stack([s.acquisition.kspace for s in samples]),
-        mask=torch.stack(list(masks)),
+        mask=torch.stack([s.acquisition.mask.expand(shape) for s in samples]),
         sensitivities=torch.stack([s.acquisition.sensitivities for s in samples]),
         image=torch.stack([s.acquisition.image for s in samples]),
         context=torch.stack([s.acquisition.context for s in samples]),

@@ -7,7 +7,8 @@ from typing import TypeVar
 from nnunet_kd.cases import FaultyCasesError, map_cases
 from nnunet_kd.errors import UsageError
 
-C, R = TypeVar("C"), TypeVar("R")
+C = TypeVar("C")
+R = TypeVar("R")
 BYTES_PER_SECOND = 50e6  # a rough rate of reading and transforming; only decides whether a cluster pays
 
 

@@ -50,6 +50,7 @@ def _teacher(
 ) -> ReconPlans:
     from nnunet_kd.recon.planning import planner
     from nnunet_kd.recon.planning.distillation import student_friendly, student_plans_name
+    from nnunet_kd.recon.planning.networks import SizeRequest
 
     friendly = options.method == "sft"
     if friendly:
@@ -62,7 +63,7 @@ def _teacher(
     size = plan_options.size_request(options)
     request = planner.PlanRequest(
         plans_name=name,
-        size=planner.SizeRequest(network=size.network) if friendly else size,
+        size=SizeRequest(network=size.network) if friendly else size,
         published=options.published,
         sampling=plan_options.sampling_settings(options),
         training=plan_options.training_settings(options),

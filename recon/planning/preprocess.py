@@ -199,7 +199,8 @@ def slice_data(volume: Volume, name: str) -> SliceData:
 def target_of(volume: Volume) -> NDArray[np.float32]:
     """Return the truth of a volume of one slice, ``(h, w)``: the file's, or that of its fully sampled k-space."""
     if volume.target is not None:
-        return volume.target[0]
+        target: NDArray[np.float32] = volume.target[0]
+        return target
     return root_sum_of_squares(to_images(volume.kspace[0]))
 
 

@@ -59,7 +59,7 @@ def planned_splits(dataset: RawDataset, folder: Path, n_folds: int | None = None
         existing: Any = read_json(path)
         if existing != []:
             check_splits(existing, training, dataset.patients, str(path))
-        return existing
+        return [dict(fold) for fold in existing]
     if dataset.splits is not None and n_folds is None:
         return dataset.splits
     if n_folds == 0:

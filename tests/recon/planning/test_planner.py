@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.data.dataset import open_dataset
 from nnunet_kd.recon.networks import DCCNN
+from nnunet_kd.recon.planning import planner
+from nnunet_kd.recon.planning.fingerprint import read_fingerprint
 from nnunet_kd.recon.planning.memory import kept_bytes_per_pixel, planned_batch_size
 from nnunet_kd.recon.planning.networks import NETWORKS, SizeRequest, n_parameters, teacher_architecture
 from nnunet_kd.recon.planning.overview import trainer_name, true_accelerations
-from nnunet_kd.recon.planning.planner import in_plane, planned_crop
+from nnunet_kd.recon.planning.planner import PlanRequest, in_plane, planned_crop
 from nnunet_kd.recon.planning.plans import Normalisation, ReconPlans, Training, read_plans
 from nnunet_kd.recon.planning.sampling import planned_sampling
 
@@ -44,8 +47,10 @@ def test_default_is_the_corrected_setting(plan: Callable[..., ReconPlans]) -> No
 
 
 @pytest.mark.parametrize(("acceleration", "lines"), [(4, 37), (5, 30), (8, 18)])
-def test_published_setting_to_the_letter(plan: Callable[..., ReconPlans], acceleration: int, lines: int) -> None:
-    plans = plan("--published", "--acceleration", str(acceleration), name="nnUNetReconPublishedPlans")
+def test_published_setting_to_the_letter(planned: Path, acceleration: int, lines: int) -> None:
+    dataset = open_dataset("1")
+    request = PlanRequest(plans_name="PublishedPlans", published=True, sampling={"acceleration": [acceleration]})
+    plans = planner.plan(dataset, read_fingerprint(planned, dataset), request)
     (configuration,) = plans.configurations.values()
     kwargs = configuration.architecture.arch_kwargs
     assert (kwargs["complex_data"], kwargs["residual"], kwargs["data_consistency"]) == (False, False, "real")
@@ -125,7 +130,7 @@ def test_what_cannot_be_planned_is_one_line(run: Run, planned: Path, words: list
 
 
 def test_plans_are_not_replaced_unasked(run: Run, folders: Path) -> None:
-    with pytest.raises(UsageError, match="nnUNetReconPlans.json exists; type --overwrite"):
+    with pytest.raises(UsageError, match=r"nnUNetReconPlans\.json exists; type --overwrite"):
         run("plan", "-d", "1")
 
 

@@ -172,7 +172,7 @@ def test_damaged_facts_are_refused(planned: Path) -> None:
     folder = _preprocess(planned)
     path = folder / f"{CASE}.json"
     path.write_text(json.dumps({"name": CASE, "coil": 1}))
-    with pytest.raises(UsageError, match="phantom_002.json: unknown key 'coil'"):
+    with pytest.raises(UsageError, match=r"phantom_002\.json: unknown key 'coil'"):
         PreprocessedCases(folder)
 
 
