@@ -1,5 +1,6 @@
 # Every target does its own set-up: a fresh machine needs Python 3 with venv, a C compiler and make.
 #   make demo                          from nothing to a comparison report
+#   make recon-demo                    the same for reconstruction
 #   make test                          all tests that are not slow
 #   make PYTHON=python3.12 VENV=/tmp/venv test
 #   make PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" test     a small torch without CUDA
@@ -18,9 +19,9 @@ LINKS := build/links/nnunet_kd
 TEST_PROCESSES ?= 2
 PYTEST := OMP_NUM_THREADS=$(or $(OMP_NUM_THREADS),1) $(BIN)/python -m pytest -n $(TEST_PROCESSES)
 
-.PHONY: help demo test slow lint format types links docs bench clean
+.PHONY: help demo recon-demo test slow lint format types links docs bench clean
 help:
-	@echo "targets: demo test slow lint format types docs bench clean (see the head of the Makefile)"
+	@echo "targets: demo recon-demo test slow lint format types docs bench clean (see the head of the Makefile)"
 
 # one stamp per extra: a second run installs nothing unless the metadata changed
 $(VENV)/.stamp-pip:
@@ -34,6 +35,9 @@ $(VENV)/.stamp-%: $(VENV)/.stamp-pip pyproject.toml setup.py
 
 demo: $(VENV)/.stamp-test
 	$(BIN)/nnunet_kd demo $(DEMO_ARGS)
+
+recon-demo: $(VENV)/.stamp-test
+	$(BIN)/nnunet_kd recon demo $(DEMO_ARGS)
 
 test: $(VENV)/.stamp-test
 	$(PYTEST) --dist loadfile -m "not slow" $(PYTEST_ARGS)
