@@ -1,6 +1,7 @@
 """From a budget to the student that ``nnunet_kd plan`` plans: candidates, measurements, the search and its page."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from nnunet_kd.planning.budget_store import Measurements
 from nnunet_kd.planning.candidates import PlansOf, make_candidates
 from nnunet_kd.planning.median_case import BudgetCase, find_median_case
 from nnunet_kd.planning.planner import StudentRequest
+
+_MOST_LOAD = 1.5  # processes that want to run, for each core; the search itself is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ def choose_student(
         facts = measured_facts(model, case, machine)
         taken = stored.get(facts, candidate.name, lambda: measure_student(model, case, machine))
         how = "measured" if stored.n_new > before else "stored"
+        if stored.n_new == 1 and how == "measured":
+            _warn_of_load()
         print(f"{how}: {candidate.name}: {amounts_text(taken)}", flush=True)
         return taken
 
@@ -77,6 +82,15 @@ def choose_student(
     if found.chosen is None:
         raise _out_of_reach(done, coarser=coarser)
     return Chosen(request=students[found.chosen].request, search=done)
+
+
+def _warn_of_load() -> None:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows does not say
+    if load > _MOST_LOAD * (os.cpu_count() or 1):
+        print(
+            f"note: the load of this machine is {load:.1f} on {os.cpu_count()} cores: seconds come out too long; "
+            "close other programs and type --measure-again"
+        )
 
 
 def _plans_of(assignment: Assignment) -> PlansOf:
