@@ -46,7 +46,8 @@ def root_sum_of_squares(images: Tensor) -> Tensor:
     Returns:
         ``(..., H, W)``, real, >= 0. The gradient at 0 is 0.
     """
-    return torch.linalg.vector_norm(images, dim=-3)
+    total: Tensor = torch.linalg.vector_norm(images, dim=-3)
+    return total
 
 
 def estimate_sensitivities(kspace: Tensor, n_calibration: int = 24, method: str = "lowres") -> Tensor:

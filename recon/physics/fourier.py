@@ -29,13 +29,15 @@ def image_to_kspace(image: Tensor) -> Tensor:
                 [0., 2.]])
     """
     shifted = fft.ifftshift(to_complex(image), dim=_AXES)
-    return fft.fftshift(fft.fft2(shifted, norm="ortho"), dim=_AXES)
+    kspace: Tensor = fft.fftshift(fft.fft2(shifted, norm="ortho"), dim=_AXES)
+    return kspace
 
 
 def kspace_to_image(kspace: Tensor) -> Tensor:
     """Return the inverse of :func:`image_to_kspace`, ``(..., H, W)``, complex."""
     shifted = fft.ifftshift(to_complex(kspace), dim=_AXES)
-    return fft.fftshift(fft.ifft2(shifted, norm="ortho"), dim=_AXES)
+    image: Tensor = fft.fftshift(fft.ifft2(shifted, norm="ortho"), dim=_AXES)
+    return image
 
 
 def to_complex(values: Tensor) -> Tensor:

@@ -76,4 +76,5 @@ def truncate_slices(volume: Tensor, factor: float, dim: int = 0) -> Tensor:
     shape[dim] = n_slices
     # the shift of the slices' own origin would cancel out
     frequencies = fft.fft(to_complex(volume), dim=dim)
-    return fft.ifft(frequencies * fft.ifftshift(kept).reshape(shape), dim=dim)
+    truncated: Tensor = fft.ifft(frequencies * fft.ifftshift(kept).reshape(shape), dim=dim)
+    return truncated
