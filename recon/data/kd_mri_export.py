@@ -86,8 +86,15 @@ def export_experiment(
     for name, volume in predictions:
         with written(results / f"{name}{ENDING}") as file:
             file[PREDICTION] = volume.astype(np.float32)
-    report = folder / REPORT
-    temporary = report.with_name(f"{REPORT}.{os.getpid()}.tmp")
-    temporary.write_text(report_line(scores) + "\n", encoding="utf-8")
-    temporary.replace(report)
-    return report
+    write_report(scores, folder / REPORT)
+    return folder / REPORT
+
+
+def write_report(scores: Mapping[str, Sequence[float]], file: Path) -> None:
+    """Write :func:`report_line` into a file, which gets its name when it is whole."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(report_line(scores) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -53,8 +53,8 @@ def check_options(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Score, write the summary and print the means."""
     from nnunet_kd.planning.model_folder import write_json_atomically
+    from nnunet_kd.recon.data.kd_mri_export import write_report
     from nnunet_kd.recon.evaluation.summary import FILE, STRUCTURE, evaluate_folder
-    from nnunet_kd.recon.evaluation.text_report import write_text_report
     from nnunet_kd.recon.evaluation.volumes import volume_files
 
     check_options(options)
@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> None:
     summary = evaluate_folder(reference, predictions, options.metrics, crop=options.crop, n_workers=options.n_workers)
     write_json_atomically(summary, target)
     if options.report_txt is not None:
-        write_text_report(summary, options.report_txt)
+        cases = [case["metrics"][STRUCTURE] for case in summary["metric_per_case"]]
+        write_report({name: [case[name] for case in cases] for name in options.metrics}, options.report_txt)
     mean, spread = summary["mean"][STRUCTURE], summary["std"][STRUCTURE]
     print(f"{len(summary['metric_per_case'])} volumes")
     for name in options.metrics:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.report import PICTURES
 from nnunet_kd.recon.evaluation.metrics import psnr
-from nnunet_kd.recon.evaluation.volumes import fitting, read_prediction, read_target
+from nnunet_kd.recon.evaluation.volumes import fitting, read_prediction, read_target, slice_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,7 +161,7 @@ def plot_case(
     arms = {}
     true = target
     for name, source in predictions.items():
-        true, found = fitting(target, read_prediction(source), crop, source)
+        true, found = fitting(target, read_prediction(source, slice_axis(reference)), crop, source)
         arms[name] = found
     number = shown_slice(true)
     title = f"{reference.name.split('.')[0]}, slice {number} of {len(true)} (the middle one)"

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunet_kd.cases import map_cases
 from nnunet_kd.recon.evaluation.metrics import score_volume
-from nnunet_kd.recon.evaluation.volumes import check_same_cases, fitting, read_prediction, read_target
+from nnunet_kd.recon.evaluation.volumes import check_same_cases, fitting, read_prediction, read_target, slice_axis
 
 FILE = "summary.json"
 STRUCTURE = "volume"  # what nnU-Net has labels for: all pixels of a volume are one
@@ -26,7 +26,7 @@ def score_files(files: tuple[Path, Path], names: tuple[str, ...], crop: int | No
     Raises:
         UsageError: If a file cannot be read or volumes do not fit.
     """
-    target, prediction = fitting(read_target(files[0]), read_prediction(files[1]), crop, files[1])
+    target, prediction = fitting(read_target(files[0]), read_prediction(files[1], slice_axis(files[0])), crop, files[1])
     return score_volume(target, prediction, names)
 
 
@@ -42,7 +42,7 @@ def evaluate_folder(
 
     Returns:
         nnU-Net's summary: ``metric_per_case`` with files and scores of each case, ``mean``, ``foreground_mean``; and,
-        beyond nnU-Net, ``std`` over cases.
+        beyond nnU-Net, ``std``, the sample's, over cases.
 
     Raises:
         UsageError: If a case is missing or volumes do not fit; all faulty cases are named.
@@ -80,4 +80,4 @@ def _mean(column: "np.ndarray[Any, Any]") -> float:
 
 
 def _std(column: "np.ndarray[Any, Any]") -> float:
-    return float(np.nanstd(column)) if np.isfinite(column).any() else float("nan")
+    return float(np.nanstd(column, ddof=1)) if np.isfinite(column).sum() > 1 else float("nan")

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.cases import some
+from nnunet_kd.recon.data.case_header import MULTI_COIL_TARGET, SINGLE_COIL_TARGET
+from nnunet_kd.recon.data.hdf5 import dataset_of, opened
+from nnunet_kd.recon.data.nifti_slices import read_nifti
 
 PREDICTION = "reconstruction"
-TARGETS = ("reconstruction_rss", "reconstruction_esc")
+TARGETS = (MULTI_COIL_TARGET, SINGLE_COIL_TARGET)
 ENDINGS = (".h5", ".hdf5", ".nii.gz", ".nii")
 
 
@@ -37,54 +40,43 @@ def volume_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_volume_of(file: Path, keys: Sequence[str]) -> NDArray[np.float32]:
+def read_volume_of(file: Path, keys: Sequence[str], axis: int = 2) -> NDArray[np.float32]:
     """Read a volume of magnitudes, ``(S, H, W)``.
 
     Args:
-        file: HDF5 or NIfTI; of a NIfTI file the last axis are the slices, as in the files written here.
+        file: HDF5 or NIfTI.
         keys: Names in an HDF5 file; the first that is there counts.
+        axis: Of a NIfTI volume, along which its slices lie.
 
     Raises:
         UsageError: One line, naming file and key, if it cannot be read or is no such volume.
     """
-    volume = _read_nifti(file) if file.name.endswith((".nii", ".nii.gz")) else _read_hdf5(file, keys)
-    if volume.ndim != 3 or not volume.size or volume.dtype.kind not in "fiu":
-        raise UsageError(
-            f"expected real numbers with the axes slice, row, column in '{file}', got {volume.dtype} {volume.shape}"
-        )
+    volume = read_nifti(file, axis)[0] if file.name.endswith((".nii", ".nii.gz")) else _read_hdf5(file, keys)
     if not np.isfinite(volume).all():
         raise UsageError(f"expected finite values in '{file}', found others")
     return volume.astype(np.float32, copy=False)
 
 
 def _read_hdf5(file: Path, keys: Sequence[str]) -> NDArray[Any]:
-    from nnunet_kd.recon.data.hdf5 import load_h5py
-
-    try:
-        with load_h5py().File(file, "r") as content:
-            key = next((key for key in keys if key in content), None)
-            if key is None:
-                raise UsageError(
-                    f"expected the key {' or '.join(keys)} in '{file}', found {', '.join(sorted(content)) or 'none'}"
-                )
-            return np.asarray(content[key])
-    except OSError as error:
-        raise UsageError(f"cannot read '{file}' as HDF5: {' '.join(str(error).split())}") from error
+    with opened(file) as content:
+        key = next((key for key in keys if key in content), None)
+        if key is None:
+            there = ", ".join(sorted(content)) or "none"
+            raise UsageError(f"expected the key {' or '.join(keys)} in '{file}', found {there}")
+        return np.asarray(dataset_of(content, key, n_axes=(3,), kinds="fiu", path=file))
 
 
-def _read_nifti(file: Path) -> NDArray[Any]:
-    import nibabel
-
-    try:
-        array = np.asarray(nibabel.load(file).dataobj)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise UsageError(f"cannot read '{file}' as NIfTI: {' '.join(str(error).split())}") from error
-    return np.ascontiguousarray(array.T)
+def slice_axis(reference: Path) -> int:
+    """Return the axis along which slices lie in NIfTI volumes of a case, as its file says; 2 where it says nothing."""
+    if reference.name.endswith((".nii", ".nii.gz")):
+        return 2
+    with opened(reference) as content:
+        return int(content.attrs.get("slice_axis", 2))
 
 
-def read_prediction(file: Path) -> NDArray[np.float32]:
+def read_prediction(file: Path, axis: int = 2) -> NDArray[np.float32]:
     """Read a reconstruction, ``(S, H, W)``; see :func:`read_volume_of`."""
-    return read_volume_of(file, (PREDICTION,))
+    return read_volume_of(file, (PREDICTION,), axis)
 
 
 def read_target(file: Path) -> NDArray[np.float32]:

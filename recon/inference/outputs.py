@@ -1,15 +1,13 @@
 """Reconstructions as files: fastMRI's HDF5, or NIfTI with the geometry of the images they come from."""
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.recon.data.cases import CaseHeader
 from nnunet_kd.recon.data.hdf5 import written
+from nnunet_kd.recon.data.nifti_slices import moved_affine, write_nifti
 
 KEY = "reconstruction"
 ENDINGS = {"hdf5": ".h5", "nifti": ".nii.gz"}
@@ -40,21 +38,9 @@ def write_reconstruction(file: Path, volume: NDArray[np.float32], header: CaseHe
         with written(file) as content:
             content[KEY] = volume
         return
-    _write_nifti(file, volume, header.attributes, header.matrix)
-
-
-def _write_nifti(
-    file: Path, volume: NDArray[np.float32], attributes: Mapping[str, Any], matrix: tuple[int, int]
-) -> None:
-    import nibabel
-
+    attributes = header.attributes
+    axis = int(attributes.get("slice_axis", 2))
     affine = np.asarray(attributes["affine"], dtype=np.float64).reshape(4, 4)
-    top, left = ((full - part) // 2 for full, part in zip(matrix, volume.shape[-2:], strict=True))
-    moved = affine.copy()
-    moved[:3, 3] = affine[:3, :3] @ np.array([left, top, 0.0]) + affine[:3, 3]
-    temporary = file.with_name(f".{file.name.removesuffix('.nii.gz')}.{os.getpid()}.nii.gz")
-    try:
-        nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(volume.T), moved), temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = header.target_shape or header.matrix  # what the affine is of
+    top, left = ((full - part) // 2 for full, part in zip(target, volume.shape[-2:], strict=True))
+    write_nifti(file, volume, affine=moved_affine(affine, (0, top, left), axis), axis=axis)

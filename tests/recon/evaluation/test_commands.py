@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from nnunet_kd import cli
-from nnunet_kd.recon.evaluation.text_report import text_report
 
 h5py = pytest.importorskip("h5py")
 N_CASES = 4
@@ -49,10 +48,6 @@ def test_summary_has_nnunets_shape(folders: Path, capsys: pytest.CaptureFixture[
     assert 15 < min(cases) < max(cases) < 21  # 20 dB is noise of a tenth of the range
     assert text.read_text().startswith("HFEN = ")
     assert "PSNR" in capsys.readouterr().out
-
-
-def test_plus_minus_is_two_deviations() -> None:
-    assert text_report({"PSNR": 30.0}, {"PSNR": 1.234}) == "PSNR = 30 +/- 2.468"
 
 
 def test_comparison_resamples_patients_and_says_whence_the_data(folders: Path) -> None:

@@ -31,7 +31,7 @@ def test_hfen_is_zero_for_equal_volumes_and_blind_to_a_constant() -> None:
     target, prediction = volumes()
     assert metrics.hfen(target, target) == 0
     assert metrics.hfen(target, target + 3) == pytest.approx(0, abs=1e-3)  # the kernel of 15 x 15 is cut off
-    assert metrics.hfen(target, prediction) > 0.1
+    assert metrics.hfen(target, prediction) > 0.005
 
 
 def test_hfn_is_the_loop_of_its_definition() -> None:
