@@ -131,6 +131,8 @@ class Submission:
             of the channels, as a container gets them; empty where it gets one file per case.
         tasks: Folders in the archive and the values of each, where one archive holds several tasks; ``file_name`` is
             then the path inside such a folder.
+        image_size: Rows and columns of every slice, where reconstructions are sent, HDF5 files of intensities, in place
+            of label maps: unless the test files name another; ``None`` for label maps.
         note: What users must know beside that, one line; empty for most.
     """
 
@@ -145,6 +147,7 @@ class Submission:
     container: bool = False
     container_channels: tuple[str, ...] = ()
     tasks: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
     note: str = ""
 
 

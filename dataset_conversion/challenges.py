@@ -28,6 +28,7 @@ MODULES: dict[str, str] = {
     "kits23": "nnunet_kd.dataset_conversion.kits",
     "lits17": "nnunet_kd.dataset_conversion.lits",
     "acdc": "nnunet_kd.dataset_conversion.acdc",
+    "fastmri": "nnunet_kd.dataset_conversion.fastmri",
 }
 
 

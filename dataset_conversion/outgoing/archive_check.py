@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from nnunet_kd.dataset_conversion.challenge import Submission
 from nnunet_kd.dataset_conversion.outgoing.archive_writer import ENDINGS, members
 from nnunet_kd.dataset_conversion.outgoing.items import Group, Item, list_items, missing_tasks
 from nnunet_kd.dataset_conversion.outgoing.label_volumes import decode, grid_faults, read_grid, value_faults
+from nnunet_kd.dataset_conversion.outgoing.reconstructions import ENDING, volume_faults
 from nnunet_kd.dataset_conversion.outgoing.submission import all_grid_faults, raise_faults, rule_of, sums_beside
 from nnunet_kd.errors import UsageError
 
@@ -29,7 +31,7 @@ class Checked:
     """A faultless archive.
 
     Attributes:
-        n_files: Number of label maps in it.
+        n_files: Number of files in it.
         warnings: What could not be checked, and what the organisers will not like.
     """
 
@@ -87,7 +89,7 @@ def _guess(name: str, groups: Sequence[Group]) -> tuple[Item, Submission] | None
     for group in groups:
         folder = f"{group.name}/" if group.name else ""
         inner = PurePosixPath(name.removeprefix(folder))
-        case = inner.name.removesuffix(".gz").removesuffix(".nii")
+        case = inner.name.removesuffix(".gz").removesuffix(".nii").removesuffix(ENDING)
         items, _ = list_items(group.submission, {case: [Path(inner)]}, None)
         if not group.items and items and name == folder + items[0].member:
             return items[0], group.submission
@@ -95,6 +97,8 @@ def _guess(name: str, groups: Sequence[Group]) -> tuple[Item, Submission] | None
 
 
 def _content_faults(content: bytes, item: Item, submission: Submission) -> list[str]:
+    if submission.image_size is not None:
+        return volume_faults(io.BytesIO(content), item.image, submission.image_size)
     try:
         labels, grid, kind = decode(content, item.member)
         image = read_grid(item.image) if item.image else None

@@ -35,14 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PREDICTIONS",
         type=Path,
         nargs="?",
-        help="folder of label maps by nnUNetv2_predict; with --check also an archive that exists",
+        help="folder by nnUNetv2_predict, or by nnunet_kd recon predict for fastmri; with --check also an archive",
     )
     add("-o", dest="output", metavar="ARCHIVE", type=Path, help="what is written")
     add(
         "--images",
         metavar="FOLDER",
         type=Path,
-        help="test images, imagesTs or the organisers' folder: their headers are copied and their cases must be there",
+        help="test images, imagesTs or the organisers' folder: their headers are copied and their cases must be there; "
+        "for fastmri the test files",
     )
     add("--check", action="store_true", help="check only, write nothing")
     add("--partial", action="store_true", help="allow missing cases, where the organisers do")
@@ -103,6 +104,10 @@ def _conflicts(options: argparse.Namespace, submission: Submission) -> list[tupl
             min(options.min_enhancing, options.min_lesion) < 0,
             f"expected numbers of voxels from 0, got --min-enhancing {options.min_enhancing} and "
             f"--min-lesion {options.min_lesion}; 0 keeps all",
+        ),
+        (
+            submission.image_size is not None and bool(options.min_enhancing or options.min_lesion),
+            f"--min-enhancing and --min-lesion are for label maps; leave them out for {options.challenge}",
         ),
         (
             options.n_processes is not None and options.n_processes < 1,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from nnunet_kd.cases import Fault
 from nnunet_kd.dataset_conversion.challenge import Challenge, Submission
+from nnunet_kd.dataset_conversion.outgoing.reconstructions import ENDING, find_test_files
 from nnunet_kd.errors import UsageError
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # of predictions and images
 _WRITTEN = (".nii.gz", ".nii")
+_RECONSTRUCTIONS = (ENDING,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,8 @@ class Item:
     Attributes:
         case: Its name, for messages with the task before it.
         member: Path in the archive.
-        prediction: Label map of ours, ``None`` where the archive itself is looked at.
-        image: Test image whose grid it must have, ``None`` where none were given.
+        prediction: Label map or reconstruction of ours, ``None`` where the archive itself is looked at.
+        image: Test image, or k-space, whose grid it must have, ``None`` where none were given.
     """
 
     case: str
@@ -39,7 +41,7 @@ class Group:
     Attributes:
         name: Its folder in the archive, the task; empty where there is one group only.
         submission: The rule; ``cases`` are those that must be there.
-        predictions: Folder of label maps, ``None`` where the archive itself is looked at.
+        predictions: Folder of predictions, ``None`` where the archive itself is looked at.
         items: One per file.
         faults: What is missing, too many or cannot be named.
         warnings: What could not be checked.
@@ -88,21 +90,25 @@ def _converted(folder: Path) -> dict[str, Path]:
     return {match[1]: file for match, file in named if match and not file.name.startswith(".")}
 
 
-def find_predictions(folder: Path) -> dict[str, list[Path]]:
-    """Find label maps by name of the case; what else nnU-Net writes beside them is passed over.
+def find_predictions(folder: Path, endings: Sequence[str] = ENDINGS) -> dict[str, list[Path]]:
+    """Find predictions by name of the case; what else is written beside them is passed over.
+
+    Args:
+        folder: Where they lie.
+        endings: Of their files.
 
     Raises:
-        UsageError: If there is no such folder, or no label map in it.
+        UsageError: If there is no such folder, or no prediction in it.
     """
     if not folder.is_dir():
         raise UsageError(f"expected a folder of predictions, found none at {folder}; check the path")
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        ending = next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), None)
+        ending = next((ending for ending in endings if file.name.lower().endswith(ending)), None)
         if ending is not None and not file.name.startswith(".") and file.is_file():
             found.setdefault(file.name[: -len(ending)], []).append(file)
     if not found:
-        raise UsageError(f"expected predictions (CASE{', CASE'.join(ENDINGS)}) in {folder}, found none")
+        raise UsageError(f"expected predictions (CASE{', CASE'.join(endings)}) in {folder}, found none")
     return found
 
 
@@ -118,8 +124,8 @@ def list_items(
 
     Args:
         submission: What the organisers take.
-        predictions: Label maps by name of the case; ``None`` takes every case that must be there.
-        images: Of :func:`find_test_images`, ``None`` where none were given.
+        predictions: Files by name of the case; ``None`` takes every case that must be there.
+        images: As :func:`find_test_images` finds them, ``None`` where none were given.
         prefix: Folder in the archive, with its ``/``.
         partial: Whether cases may be missing.
 
@@ -133,7 +139,7 @@ def list_items(
     items, faults = [], []
     for case in sorted(names, key=lambda case: (order.get(case, len(order)), case)):
         found = list(predictions[case]) if predictions is not None else [None]
-        member, problem = _member(submission.file_name, case)
+        member, problem = _member(submission, case)
         problems = [
             *(
                 [f"is there {len(found)} times: {', '.join(str(file and file.name) for file in found)}"]
@@ -152,15 +158,16 @@ def list_items(
     return items, faults + _same_member(items)
 
 
-def _member(file_name: Callable[[str], str], case: str) -> tuple[str, str]:
+def _member(submission: Submission, case: str) -> tuple[str, str]:
     """Return a case's path in the archive, and what is wrong with it."""
     try:
-        member = file_name(case)
+        member = submission.file_name(case)
     except Exception as error:  # noqa: BLE001  # the challenge's own function, given a name that it does not know
         return "", f"has a name that the organisers' cannot be made of ({' '.join(str(error).split())})"
     if PurePosixPath(member).is_absolute() or ".." in PurePosixPath(member).parts or "\\" in member:
         return "", f"would lead out of the archive: {member}"
-    return member, "" if member.endswith(_WRITTEN) else f"would become {member}, no NIfTI file"
+    endings, kind = (_RECONSTRUCTIONS, "HDF5") if submission.image_size else (_WRITTEN, "NIfTI")
+    return member, "" if member.endswith(endings) else f"would become {member}, no {kind} file"
 
 
 def _same_member(items: Iterable[Item]) -> list[Fault]:
@@ -220,7 +227,7 @@ def make_groups(
     Args:
         challenge: Reads the organisers' folder of test images.
         submission: What its organisers take.
-        predictions: Folder of label maps; ``None`` where an archive is looked at.
+        predictions: Folder of predictions; ``None`` where an archive is looked at.
         images: Folder of test images, ``None`` where none were given.
         partial: Whether cases, or tasks where there are several, may be missing.
 
@@ -258,6 +265,15 @@ def missing_tasks(n_there: int, n_tasks: int) -> str:
     return f"the archive holds {n_there} of {n_tasks} tasks; the organisers refuse such an archive"
 
 
+def _test_images(
+    folder: Path, challenge: Challenge, submission: Submission
+) -> tuple[Mapping[str, Path], Sequence[str]]:
+    if submission.image_size is None:
+        return find_test_images(folder, challenge)
+    files = find_test_files(folder)
+    return files, tuple(files)
+
+
 def _group(
     challenge: Challenge,
     submission: Submission,
@@ -268,8 +284,9 @@ def _group(
     partial: bool = False,
     searched: Path | None = None,
 ) -> Group:
-    found = find_test_images(images, challenge) if images else None
-    listed = find_predictions(predictions) if predictions else None
+    found = _test_images(images, challenge, submission) if images else None
+    endings = _RECONSTRUCTIONS if submission.image_size else ENDINGS
+    listed = find_predictions(predictions, endings) if predictions else None
     prefix = f"{name}/" if name else ""
     items, faults = list_items(submission, listed, found, prefix=prefix, partial=partial)
     warnings = []

@@ -29,6 +29,7 @@ from nnunet_kd.dataset_conversion.outgoing.label_volumes import (
     read_labels,
     value_faults,
 )
+from nnunet_kd.dataset_conversion.outgoing.reconstructions import encode_volume, volume_faults
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 
@@ -46,6 +47,7 @@ class Rule:
         affine: The one that the organisers fix, or ``None``.
         tolerance: Largest difference between entries of the affines [mm].
         clean_up: What is removed before values are mapped.
+        image_size: Of a reconstruction's slices, unless the test file names another; ``None`` for label maps.
     """
 
     label_values: Mapping[int, int]
@@ -53,6 +55,7 @@ class Rule:
     affine: tuple[tuple[float, ...], ...] | None
     tolerance: float
     clean_up: CleanUp
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,7 @@ def rule_of(submission: Submission, clean_up: CleanUp | None = None) -> Rule:
         affine=submission.affine,
         tolerance=submission.affine_tolerance,
         clean_up=clean_up or CleanUp(),
+        image_size=submission.image_size,
     )
 
 
@@ -151,6 +155,8 @@ def _case(pair: tuple[Item, Any]) -> str:
 def check_item(pair: tuple[Item, Rule]) -> tuple[str, ...]:
     """List everything that is wrong with one prediction."""
     item, rule = pair
+    if rule.image_size is not None:
+        return tuple(volume_faults(_prediction(item), item.image, rule.image_size))
     try:
         labels, grid = _read(item)
         image = read_grid(item.image) if item.image else None
@@ -159,10 +165,14 @@ def check_item(pair: tuple[Item, Rule]) -> tuple[str, ...]:
     return (*value_faults(labels, list(rule.label_values)), *all_grid_faults(grid, image, rule))
 
 
-def _read(item: Item) -> tuple[Any, Grid]:
+def _prediction(item: Item) -> Path:
     if item.prediction is None:
         raise ValueError(f"expected the prediction of {item.case}, got an item of an archive")
-    return read_labels(item.prediction)
+    return item.prediction
+
+
+def _read(item: Item) -> tuple[Any, Grid]:
+    return read_labels(_prediction(item))
 
 
 def all_grid_faults(grid: Grid, image: Grid | None, rule: Rule) -> Iterator[str]:
@@ -186,12 +196,11 @@ def write_item(pair: tuple[Item, Rule], *, folder: Path) -> Packed:
         UsageError: If the disk is full or the place may not be written.
     """
     item, rule = pair
-    labels, own = _read(item)
-    cleaned, n_enhancing, n_lesion = rule.clean_up(labels)
-    grid = read_grid(item.image) if item.image else own
-    expected = map_values(cleaned, rule.label_values)
-    content = encode(expected, grid, compressed=item.member.endswith(".gz"))
-    _compare(content, item, expected, grid)
+    n_enhancing = n_lesion = 0
+    if rule.image_size is not None:
+        content = encode_volume(_prediction(item))
+    else:
+        content, n_enhancing, n_lesion = _encode_labels(item, rule)
     place = folder / item.member
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +209,16 @@ def write_item(pair: tuple[Item, Rule], *, folder: Path) -> Packed:
         raise UsageError(f"{item.member}: {error.strerror or error}") from error
     digest = hashlib.sha256(content).hexdigest()
     return Packed(sha256=digest, n_bytes=len(content), n_enhancing=n_enhancing, n_lesion=n_lesion)
+
+
+def _encode_labels(item: Item, rule: Rule) -> tuple[bytes, int, int]:
+    labels, own = _read(item)
+    cleaned, n_enhancing, n_lesion = rule.clean_up(labels)
+    grid = read_grid(item.image) if item.image else own
+    expected = map_values(cleaned, rule.label_values)
+    content = encode(expected, grid, compressed=item.member.endswith(".gz"))
+    _compare(content, item, expected, grid)
+    return content, n_enhancing, n_lesion
 
 
 def _compare(content: bytes, item: Item, expected: Any, grid: Grid) -> None:  # noqa: ANN401  # any array
