@@ -105,7 +105,13 @@ def measure(data: SliceData, settings: SampleSettings, *, seed: int | None = Non
     middle = len(kspace) // 2
     neighbours = [slices.image[index] for index in range(len(kspace)) if index != middle]
     context = torch.stack(neighbours) if neighbours else slices.image[:0]
-    return Acquisition(*(tensor[middle] for tensor in slices[:4]), context)
+    return Acquisition(
+        kspace=slices.kspace[middle],
+        mask=slices.mask[middle],
+        sensitivities=slices.sensitivities[middle],
+        image=slices.image[middle],
+        context=context,
+    )
 
 
 def mask_of(data: SliceData, settings: SampleSettings, seed: int | None) -> NDArray[np.float32]:

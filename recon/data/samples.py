@@ -93,7 +93,7 @@ def collate(samples: Sequence[Sample]) -> Sample:
     _check_sizes(
         [(tuple(s.acquisition.kspace.shape), () if s.target is None else tuple(s.target.shape)) for s in samples]
     )
-    shape = torch.broadcast_shapes(*(sample.acquisition.mask.shape for sample in samples))
+    shape = np.broadcast_shapes(*(sample.acquisition.mask.shape for sample in samples))
     acquisition = Acquisition(
         kspace=torch.stack([s.acquisition.kspace for s in samples]),
         mask=torch.stack([s.acquisition.mask.expand(shape) for s in samples]),
