@@ -16,10 +16,15 @@ def _help(*arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
 
+def _listed(overview: str) -> list[str]:
+    return [line.split()[0] for line in overview.partition("verbs:\n")[2].partition("\n\n")[0].splitlines()]
+
+
 def _verbs() -> str:
     overview = _help()
-    lines = overview.partition("verbs:\n")[2].partition("\n\n")[0].splitlines()
-    sections = [f"## {verb}\n\n```text\n{_help(verb)}```\n" for verb in (line.split()[0] for line in lines)]
+    nested = [("recon", verb) for verb in _listed(_help("recon"))]
+    verbs = [*((verb,) for verb in _listed(overview)), *nested]
+    sections = [f"## {' '.join(words)}\n\n```text\n{_help(*words)}```\n" for words in verbs]
     return f"```text\n{overview}```\n\n" + "\n".join(sections)
 
 
