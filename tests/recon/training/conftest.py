@@ -118,7 +118,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made = make_site(tmp_path_factory.mktemp("discs"))
     with pytest.MonkeyPatch.context() as patch:
         use(made, patch)
-        patch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda log, path: None)
+        patch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda *_: None)
         assert made.train("DCCNNTrainer", plans("nnUNetReconPlans")) == 0
     return made
 
@@ -136,7 +136,7 @@ def taught(trained: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Si
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no progress.png where a test does not ask for it."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda log, path: None)
+        monkeypatch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda *_: None)
 
 
 @pytest.fixture
