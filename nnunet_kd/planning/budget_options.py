@@ -44,7 +44,7 @@ def read_limits(options: argparse.Namespace) -> Limits | None:
     """
     given = [flag for flag in ("--max-seconds", "--max-memory", "--max-megabytes") if _value(options, flag) is not None]
     if not given:
-        for flag in ("--own-preprocessing", "--budget-case", "--measure-again", "--threads", "--on"):
+        for flag in ("--own-preprocessing", "--budget-case", "--measure-again", "--on", "--threads"):
             if _value(options, flag):
                 raise UsageError(f"{flag} belongs to a search within a budget; type --max-seconds too, or leave it out")
         return None
