@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from nnunet_kd.hardware import has_native_bf16
@@ -50,3 +51,16 @@ def choose_precision(device: torch.device, wanted: str | None) -> Precision:
         return Precision(device=device, dtype=torch.bfloat16 if native else torch.float16)
     native = device.type == "cpu" and has_native_bf16()
     return Precision(device=device, dtype=torch.bfloat16 if native else None)
+
+
+def placed(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, the weights of its convolutions laid out channels last.
+
+    Convolutions then need not rearrange their input in either direction; the values are the same.
+    """
+    network = network.to(device)
+    if device.type != "mps":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return network

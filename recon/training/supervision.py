@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.json_blocks import check_choice, check_keys, check_number
 
 WINDOW = 7
@@ -166,13 +165,3 @@ def build_supervision(loss: Mapping[str, Any], where: str) -> Supervision:
 def magnitude(image: Tensor) -> Tensor:
     """Return what is compared with a target: the modulus of a complex image, a real one as it is, in float32."""
     return image.abs() if image.is_complex() else image.float()
-
-
-def check_finite(loss: Tensor, where: str) -> None:
-    """Refuse a loss that is not finite: what follows would be lost as well.
-
-    Raises:
-        UsageError: Names the place.
-    """
-    if not bool(torch.isfinite(loss)):
-        raise UsageError(f"{where}: the loss became {float(loss)}; lower training.initial_lr in the plans, or use --c")

@@ -13,6 +13,7 @@ from nnunet_kd.planning.kd_block import TeacherSource
 from nnunet_kd.recon.physics.acquisition import Acquisition
 from nnunet_kd.recon.planning.plans import Configuration, ReconPlans, build_network
 from nnunet_kd.recon.training.models import ReconModel, load_weights, open_recon_model
+from nnunet_kd.recon.training.precision import placed
 
 RANDOM_TEACHER_SEED = 1000  # apart from the student's, whose first weights must not be its teacher's
 
@@ -88,7 +89,7 @@ def load_teachers(
                     name=f"{model.path.name} fold {member_fold}{'' if sha256 else ' (random weights)'}",
                     source=source.model_folder,
                     fold=member_fold,
-                    network=network.to(device).eval().requires_grad_(requires_grad=False),
+                    network=placed(network, device).eval().requires_grad_(requires_grad=False),
                     share=source.weight / total / len(folds),
                     sha256=sha256,
                 )

@@ -16,7 +16,7 @@ from nnunet_kd.recon.planning.plan_blocks import Training
 from nnunet_kd.recon.planning.plans import build_network
 from nnunet_kd.recon.training.batches import to_device
 from nnunet_kd.recon.training.objective import ReconObjective
-from nnunet_kd.recon.training.precision import choose_precision
+from nnunet_kd.recon.training.precision import choose_precision, placed
 from nnunet_kd.recon.training.ranks import ALONE, check_share, gather
 from nnunet_kd.recon.training.rates import Stage, build_optimizer, plan_stages
 from nnunet_kd.recon.training.run import Run
@@ -68,7 +68,7 @@ class ReconTrainer:
         self.precision = choose_precision(device, self.training.precision)
         self.scaler = self.precision.scaler()
         seed_everything(self.seed)
-        self.network: nn.Module = self.build_network().to(device)
+        self.network: nn.Module = placed(self.build_network(), device)
         if place.world_size > 1:
             self.network = DistributedDataParallel(
                 self.network, device_ids=[device.index] if device.type == "cuda" else None
