@@ -1,6 +1,7 @@
 """The sparsifying transform of Adaptive-CS-Net: features at several scales, each shrunk towards zero, and back."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import expm1, log
 
 import torch
@@ -111,9 +112,7 @@ class MultiScaleTransform(nn.Module):
         self.analysis = nn.ModuleList(
             Analysis(a, b, n_condition) for a, b in zip([n_in, *widths[:-1]], widths, strict=True)
         )
-        self.synthesis = nn.ModuleList(
-            Synthesis(coarse, fine) for fine, coarse in reversed(list(zip(widths, widths[1:], strict=False)))
-        )
+        self.synthesis = nn.ModuleList(Synthesis(coarse, fine) for fine, coarse in reversed(list(pairwise(widths))))
         self.head = nn.Conv2d(channels, n_out, 3, padding=1)
         with torch.no_grad():
             self.head.weight *= FIRST_CORRECTION

@@ -22,6 +22,7 @@ class NetworkFamily:
         student: Those that a student has instead, unless it is told others.
         published: Those that KD-MRI's preset has instead; ``None`` where it has no such network.
         task: Whose default it is.
+        loss: On the true images, unless another is asked for.
     """
 
     class_name: str
@@ -29,6 +30,7 @@ class NetworkFamily:
     student: Mapping[str, Any]
     published: Mapping[str, Any] | None = None
     task: str | None = None
+    loss: str = "l1"
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -67,6 +69,33 @@ NETWORKS: Mapping[str, NetworkFamily] = {
         class_name="nnunet_kd.recon.networks.varnet.VarNet",
         teacher={"cascades": 12, "channels": 18, "pools": 4},
         student={"channels": 9},
+    ),
+    "adaptive_cs_net": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.adaptive_cs_net.AdaptiveCSNet",
+        teacher={"blocks": 8, "channels": 16, "scales": 3, "complex_data": True, "embed_acceleration": True},
+        student={"channels": 8},
+        loss="ms_ssim_l1",
+    ),
+    "texture_net": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.texture_net.TextureNet",
+        teacher={
+            "blocks": 8,
+            "channels": 16,
+            "scales": 3,
+            "tokens": 32,
+            "token_channels": 64,
+            "texture_channels": 16,
+            "modulation": "spatial",
+            "attention": True,
+            "null_space": True,
+        },
+        student={"channels": 8, "texture_channels": 8},
+        loss="ms_ssim_l1",
+    ),
+    "stylish": NetworkFamily(
+        class_name="nnunet_kd.recon.networks.stylish.Stylish",
+        teacher={"channels": 32, "pools": 4, "style_channels": 320, "encoder_channels": 32, "iterations": 2},
+        student={"channels": 16},
     ),
 }
 
@@ -136,6 +165,12 @@ def student_architecture(teacher: Architecture, request: SizeRequest) -> Archite
     if context is not None:
         arguments["n_context"] = context
     return _resized(Architecture(network_class_name=family.class_name, arch_kwargs=arguments), family, request)
+
+
+def planned_loss(architecture: Architecture) -> dict[str, Any]:
+    """Return the loss on the true images that a network has unless another is asked for."""
+    name = _short_name(architecture)
+    return {"name": "l1" if name is None else NETWORKS[name].loss}
 
 
 def _short_name(architecture: Architecture) -> str | None:

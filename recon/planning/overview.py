@@ -42,8 +42,13 @@ def acceleration_line(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> str:
 
 
 def trainer_name(plans: ReconPlans, configuration: str) -> str:
-    """Return the trainer that suits a configuration's network."""
-    vdsr = plans.configuration(configuration).architecture.network_class_name.endswith(".VDSR")
+    """Return the trainer that suits a configuration's network: its own if it has one, else one for any."""
+    from nnunet_kd.recon.training.trainers import TRAINERS
+
+    network = plans.configuration(configuration).architecture.network_class_name.rpartition(".")[2]
     settings = plans.distillation(configuration) if plans.kd else None
     distils = settings is not None and settings.uses_teachers
-    return f"{'VDSR' if vdsr else 'DCCNN'}{'KD' if distils else ''}Trainer"
+    own = f"{network}{'KD' if distils else ''}Trainer"
+    if own in TRAINERS:
+        return own
+    return "DistilledTrainer" if distils else "ReconTrainer"

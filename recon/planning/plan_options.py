@@ -10,7 +10,7 @@ from nnunet_kd.recon.planning.distillation import METHODS
 from nnunet_kd.recon.planning.networks import NETWORKS, SizeRequest
 from nnunet_kd.recon.planning.plan_blocks import LR_SCHEDULES, OPTIMIZERS, PRECISIONS, SCHEDULES, SCHEMES, SCOPES
 
-SIZES = ("cascades", "convs", "channels", "layers", "pools")
+SIZES = ("cascades", "blocks", "convs", "channels", "layers", "pools", "scales", "tokens")
 # option: (argparse's name, kind, help)
 _TRAINING: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "num_epochs": (int, "epochs of the whole run, both stages included (150)"),

@@ -10,7 +10,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.model_folder import write_json_atomically
 from nnunet_kd.recon.data.dataset import RawDataset
 from nnunet_kd.recon.planning.memory import kept_bytes_per_pixel, planned_batch_size
-from nnunet_kd.recon.planning.networks import SizeRequest, teacher_architecture, with_context
+from nnunet_kd.recon.planning.networks import SizeRequest, planned_loss, teacher_architecture, with_context
 from nnunet_kd.recon.planning.plans import (
     Architecture,
     Configuration,
@@ -180,7 +180,7 @@ def planned_configuration(
         architecture=architecture,
         n_neighbours=n_neighbours,
         crop=planned_crop(fingerprint),
-        loss=request.loss or {"name": "l1"},
+        loss=request.loss or planned_loss(architecture),
         metrics=PUBLISHED_METRICS if request.published else METRICS,
         training=Training(**{**vars(base), **request.training}),
     )
