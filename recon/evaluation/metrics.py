@@ -77,6 +77,8 @@ def ssim(target: Volume, prediction: Volume) -> float:
     """
     from skimage.metrics import structural_similarity
 
+    if min(target.shape[-2:]) < _WINDOW:
+        raise ValueError(f"expected slices of at least {_WINDOW} x {_WINDOW} for the SSIM, got {target.shape[-2:]}")
     largest = float(target.max())
     if largest <= 0:
         return float("nan")

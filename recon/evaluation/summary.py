@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_kd.cases import map_cases
+from nnunet_kd.errors import UsageError
 from nnunet_kd.recon.evaluation.metrics import score_volume
 from nnunet_kd.recon.evaluation.volumes import check_same_cases, fitting, read_prediction, read_target, slice_axis
 
@@ -27,7 +28,10 @@ def score_files(files: tuple[Path, Path], names: tuple[str, ...], crop: int | No
         UsageError: If a file cannot be read or volumes do not fit.
     """
     target, prediction = fitting(read_target(files[0]), read_prediction(files[1], slice_axis(files[0])), crop, files[1])
-    return score_volume(target, prediction, names)
+    try:
+        return score_volume(target, prediction, names)
+    except ValueError as error:
+        raise UsageError(f"{files[1]}: {error}") from error
 
 
 def evaluate_folder(

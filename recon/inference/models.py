@@ -9,6 +9,7 @@ import torch
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.recon.data.samples import sample_settings
+from nnunet_kd.recon.deployment.bundle import bundle_network, is_recon_bundle, open_recon_bundle
 from nnunet_kd.recon.inference.predictor import Predictor
 from nnunet_kd.recon.planning.plans import Configuration, ReconPlans
 
@@ -38,10 +39,10 @@ def open_predictor(
     precision: str = "float32",
     batch_size: int | None = None,
 ) -> Predictor:
-    """Load the networks of a model folder.
+    """Load the networks of a model folder, or of a bundle, which fixes fold, device and precision.
 
     Args:
-        model_folder: ``TRAINER__PLANS__CONFIGURATION``.
+        model_folder: ``TRAINER__PLANS__CONFIGURATION``, or what ``nnunet_kd recon export`` wrote.
         folds: ``None`` takes all that were trained.
         checkpoint: File in each fold.
         device: ``cpu``, ``cuda`` or ``mps``.
@@ -54,6 +55,9 @@ def open_predictor(
     """
     from nnunet_kd.recon.training.models import load_network, open_recon_model
 
+    if is_recon_bundle(Path(model_folder)):
+        _check_bundle_options(Path(model_folder), folds, device, precision)
+        return _bundle_predictor(Path(model_folder), sampling or {}, batch_size)
     model = open_recon_model(model_folder)
     chosen = folds or model.folds
     if not chosen:
@@ -67,6 +71,26 @@ def open_predictor(
         batch_size=batch_size or model.configuration.batch_size,
         device=place,
         precision=precision,
+    )
+
+
+def _check_bundle_options(path: Path, folds: Sequence[int | str] | None, device: str, precision: str) -> None:
+    wrong = [("-f", folds is not None), ("-device", device != "cpu"), ("--precision", precision != "float32")]
+    for option, is_given in wrong:
+        if is_given:
+            raise UsageError(
+                f"{path} is an exported bundle, whose fold, device (cpu) and precision are fixed; leave {option} out"
+            )
+
+
+def _bundle_predictor(path: Path, sampling: dict[str, Any], batch_size: int | None) -> Predictor:
+    bundle = open_recon_bundle(path)
+    configuration = bundle.plans.configuration(bundle.configuration)
+    return Predictor(
+        settings=changed_settings(bundle.plans, configuration, sampling),
+        networks=[bundle_network(bundle, torch.get_num_threads())],
+        coils=bundle.plans.coils if bundle.plans.acquisition == "single_coil" else (),
+        batch_size=batch_size or configuration.batch_size,
     )
 
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-i", dest="input", type=Path, nargs="+", required=True, metavar="IN", help="folder of case files, or files")
     add("-o", dest="output", type=Path, required=True, metavar="FOLDER", help="folder of reconstructions")
-    add("-m", dest="model", type=Path, required=True, metavar="FOLDER", help="model folder with plans.json and fold_X")
+    add("-m", dest="model", type=Path, required=True, metavar="FOLDER", help="model folder with fold_X, or an exported bundle")
     add("-f", dest="folds", type=_fold, nargs="+", metavar="FOLD", help="folds to average (default: all trained)")
     add("-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: checkpoint_final.pth")
     add("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: cpu")
@@ -89,9 +89,9 @@ def _sampling(options: argparse.Namespace) -> dict[str, Any]:
     if options.mask is not None:
         changed["mask"] = options.mask
     if options.acceleration is not None:
-        changed["accelerations"] = [options.acceleration]
+        changed["acceleration"] = options.acceleration
     if options.center_fraction is not None:
-        changed["center_fractions"] = [options.center_fraction]
+        changed["center_fraction"] = options.center_fraction
     return changed
 
 
