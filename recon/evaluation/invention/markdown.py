@@ -125,9 +125,9 @@ def _how(findings: "Findings") -> list[str]:
     lines = [
         "Scores: one per volume, on the scale of the target, whose largest value in the volume is the data range; "
         "means over volumes, and over samples first.",
-        f"Marked area: share of pixels whose detail the target does not support, after sFRC (arXiv 2603.04673). "
-        f"Patches of {scan.patch} x {scan.patch} pixels every {scan.stride}, Hann window; suspect if the ring correlation "
-        f"with the target falls below {scan.threshold:g} before {scan.cutoff:g} of Nyquist **and** the rings below it hold "
+        "Marked area: share of pixels whose detail the target does not support, after sFRC (arXiv 2603.04673). Patches "
+        f"of {scan.patch} x {scan.patch} pixels every {scan.stride}, Hann window; suspect if the ring correlation with "
+        f"the target falls below {scan.threshold:g} before {scan.cutoff:g} of Nyquist **and** the rings below it hold "
         f"added energy above {scan.floor:g} of the largest value (root mean square). The second condition and the "
         "sizes are ours: blurring alone is not marked. Aliasing, noise and shifts are, as they add what is not there.",
         f"Added detail: |reconstruction - base| / |target|, base: {base}. Agreement: cosine between added and missing "

@@ -1,5 +1,6 @@
 """Phantoms with a planted invention: a disc in the null space of the sampling."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Planted(NamedTuple):
         return self.case.target
 
 
-def plant(name: str, seed: int) -> Planted:
+def _plant(name: str, seed: int) -> Planted:
     case = make_phantom(name, PhantomSettings(n_slices=2, matrix=(SIZE, SIZE)), seed=seed)
     mask = make_mask(SamplingSettings(acceleration=(RATE,)), (SIZE, SIZE), seed=seed_of(name))
     y, x = np.mgrid[:SIZE, :SIZE]
@@ -47,5 +48,10 @@ def plant(name: str, seed: int) -> Planted:
 
 
 @pytest.fixture(scope="session")
+def plant() -> Callable[[str, int], Planted]:
+    return _plant
+
+
+@pytest.fixture(scope="session")
 def planted() -> Planted:
-    return plant("phantom_0", 5)
+    return _plant("phantom_0", 5)
