@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, instance_norm, interpolate, leaky_relu, pad
 
 from nnunet_kd.errors import UsageError
-from nnunet_kd.recon.networks.channels import to_channels, to_image
+from nnunet_kd.recon.networks.channels import n_channels, network_input, to_channels, to_image
 from nnunet_kd.recon.networks.generative import GenerativeNetwork, Latent, NoiseInjection, halved_noise
 from nnunet_kd.recon.networks.multi_scale import SoftThreshold, check_sizes, scale_widths
 from nnunet_kd.recon.physics.acquisition import Acquisition
@@ -48,16 +48,17 @@ class StyledUNet(nn.Module):
     """U-Net with a texture vector in every block and learnt thresholds on its skips.
 
     Args:
+        n_in: Channels of the input.
         channels: Of the finest stage, doubled by each pooling.
         pools: How often the resolution is halved; ``2 pools + 1`` blocks take the vector, 9 as published.
         style: Length of the vector.
     """
 
-    def __init__(self, channels: int, pools: int, style: int) -> None:
+    def __init__(self, n_in: int, channels: int, pools: int, style: int) -> None:
         super().__init__()
         widths = scale_widths(channels, pools + 1)
         self.encoder = nn.ModuleList(
-            StyledBlock(a, b, style) for a, b in zip([4, *widths[:-2]], widths[:-1], strict=True)
+            StyledBlock(a, b, style) for a, b in zip([n_in, *widths[:-2]], widths[:-1], strict=True)
         )
         self.bottleneck = StyledBlock(widths[-2], widths[-1], style)
         self.shrink = nn.ModuleList(SoftThreshold(width) for width in widths[:-1])
@@ -65,7 +66,7 @@ class StyledUNet(nn.Module):
         self.head = nn.Conv2d(channels, 2, 1)
 
     def forward(self, channels: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        """Return ``(B, 2, H, W)`` of ``(B, 4, H, W)``, of any size."""
+        """Return ``(B, 2, H, W)`` of ``(B, n_in, H, W)``, of any size."""
         height, width = channels.shape[2:]
         multiple = 2 ** len(self.encoder)
         sizes = [max(2 * multiple, -(-size // multiple) * multiple) - size for size in (width, height)]
@@ -123,6 +124,7 @@ class Stylish(GenerativeNetwork):
         style_channels: Length of code and texture vector.
         encoder_channels: Of the encoder's first convolution.
         iterations: Passes through the U-Net. The misfit is nothing before the first for a single coil.
+        n_context: Neighbouring slices that the U-Net sees too: both sides together.
 
     Raises:
         UsageError: If the numbers make no network.
@@ -141,6 +143,7 @@ class Stylish(GenerativeNetwork):
         style_channels: int = 320,
         encoder_channels: int = 32,
         iterations: int = 2,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
         check_sizes(channels, pools + 1)
@@ -149,14 +152,14 @@ class Stylish(GenerativeNetwork):
                 "architecture: expected at least 1 of style_channels, encoder_channels and iterations, got "
                 f"{style_channels}, {encoder_channels} and {iterations}"
             )
-        self.iterations = iterations
+        self.n_context = n_context
         self.latent_size = style_channels
         self.encoder = StyleEncoder(encoder_channels, style_channels)
         layers: list[nn.Module] = []
         for _ in range(MAPPING_LAYERS):
             layers += [nn.Linear(style_channels, style_channels), nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*layers[:-1])
-        self.body = StyledUNet(channels, pools, style_channels)
+        self.body = StyledUNet(n_channels(2 + n_context, complex_data=True), channels, pools, style_channels)
         self.steps = nn.Parameter(torch.ones(iterations + 1))
 
     def parts(self, acquisition: Acquisition, latent: Latent) -> dict[str, Tensor]:
@@ -169,8 +172,8 @@ class Stylish(GenerativeNetwork):
         image = acquisition.image
         for step in self.steps[:-1]:
             misfit = consistency_image(image, acquisition)
-            channels = to_channels(torch.stack([image, misfit], dim=1))
-            image = image - step * misfit + to_image(self.body(channels, style, latent.noise))
+            shown = [network_input(image, acquisition, self.n_context), to_channels(misfit[:, None])]
+            image = image - step * misfit + to_image(self.body(torch.cat(shown, dim=1), style, latent.noise))
         image = image - self.steps[-1] * consistency_image(image, acquisition)
         code = {"style": style.float(), "mean": mean, "log_variance": log_variance}
         return {"image": image, "baseline": acquisition.image, "detail": image - acquisition.image, **code}

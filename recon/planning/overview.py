@@ -46,8 +46,7 @@ def trainer_name(plans: ReconPlans, configuration: str) -> str:
     from nnunet_kd.recon.training.trainers import TRAINERS
 
     network = plans.configuration(configuration).architecture.network_class_name.rpartition(".")[2]
-    settings = plans.distillation(configuration) if plans.kd else None
-    distils = settings is not None and settings.uses_teachers
+    distils = plans.kd is not None  # a control without teachers too: the others read no kd block
     own = f"{network}{'KD' if distils else ''}Trainer"
     if own in TRAINERS:
         return own
