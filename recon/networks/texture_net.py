@@ -96,7 +96,7 @@ class TextureGenerator(nn.Module):
                 features = torch.cat([doubled, kept.pop().to(doubled.dtype)], dim=1)
             features, attention = modulated(features, tokens, noises.pop())
             attentions.append(attention)
-        style = torch.einsum("bkhw,bkd->bdhw", attentions[0], tokens.float())
+        style = torch.einsum("bkhw,bkd->bdhw", attentions[0], tokens.float()).float()
         return features, style, attentions[-1]
 
 

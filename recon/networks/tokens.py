@@ -29,7 +29,8 @@ class TextureTokens(nn.Module):
         self.norm, self.mixed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mixing = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
         if attention:
-            self.queries, self.keys = nn.Linear(width, width), nn.Linear(features, width)
+            # a bias of the keys would add the same to all scores
+            self.queries, self.keys = nn.Linear(width, width), nn.Linear(features, width, bias=False)
 
     def forward(self, features: Tensor, vector: Tensor) -> Tensor:
         """Return tokens ``(B, K, width)`` of features ``(B, C, H, W)`` and random numbers ``(B, K * width)``."""
@@ -69,7 +70,7 @@ class TokenModulation(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         if mode != "global_adain":
-            self.queries, self.keys = nn.Conv2d(channels, QUERY, 1), nn.Linear(width, QUERY)
+            self.queries, self.keys = nn.Conv2d(channels, QUERY, 1), nn.Linear(width, QUERY, bias=False)
 
     def forward(self, features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Modulate features.

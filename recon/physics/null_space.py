@@ -13,6 +13,8 @@ from nnunet_kd.recon.physics.operators import adjoint, forward
 from nnunet_kd.recon.physics.sampling import apply_mask
 
 STEPS = 20  # of conjugate gradients, for several coils
+# of the first residual; what is smaller is rounding, and lies in the null space as much as beside it
+SMALLEST = 1e-6
 
 
 def null_space(image: Tensor, acquisition: Acquisition, steps: int = STEPS) -> Tensor:
@@ -74,9 +76,10 @@ def _seen(image: Tensor, mask: Tensor, sensitivities: Tensor, steps: int) -> Ten
     seen = torch.zeros_like(image)
     residual = direction = _normal(image, mask, sensitivities)
     energy = _inner(residual, residual)
+    enough = SMALLEST**2 * energy
     for _ in range(steps):
         ahead = _normal(direction, mask, sensitivities)
-        length = _ratio(energy, _inner(direction, ahead))
+        length = _ratio(energy, _inner(direction, ahead)) * (energy > enough)
         seen = seen + length * direction
         residual = residual - length * ahead
         left = _inner(residual, residual)
