@@ -24,6 +24,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("nnunet_kd.recon.inference.predict_command", "reconstruct volumes from k-space"),
     "evaluate": ("nnunet_kd.recon.evaluation.evaluate_command", "score a folder of reconstructions"),
     "compare": ("nnunet_kd.recon.evaluation.compare_command", "paired comparison of reconstructions, with pictures"),
+    "hallucination_report": (
+        "nnunet_kd.recon.evaluation.invention.command",
+        "what reconstructions invented, measured where the truth is known",
+    ),
     "demo": ("nnunet_kd.recon.demo_command", "from phantoms to report and pictures in five minutes"),
 }
 

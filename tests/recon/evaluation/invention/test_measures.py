@@ -20,7 +20,7 @@ SLICE = 0
 def test_planted_disc_is_marked_and_nothing_else(planted: Any) -> None:
     found = scan(planted.target, planted.invented)
     assert found.marked[SLICE][planted.disc].all()
-    assert found.marked[SLICE].mean() < 0.06  # patches about the disc, no others
+    assert found.marked[SLICE].mean() < 0.08  # patches about the disc, no others
     rows, columns = np.nonzero(found.marked[SLICE])
     assert np.hypot(rows - 52, columns - 44).max() < ScanSettings().patch
     assert not found.marked[1].any()
