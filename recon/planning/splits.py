@@ -50,7 +50,8 @@ def planned_splits(dataset: RawDataset, folder: Path, n_folds: int | None = None
         n_folds: Of new ones; 0 makes none, ``None`` five.
 
     Raises:
-        UsageError: If the folds that are there name other cases or divide a patient, or there are too few patients.
+        UsageError: If the folds that are there are not so many, name other cases or divide a patient, or there are too
+            few patients.
     """
     training = list(dataset.training)
     patients = {case: dataset.patients[case] for case in training}
@@ -59,6 +60,8 @@ def planned_splits(dataset: RawDataset, folder: Path, n_folds: int | None = None
         existing: Any = read_json(path)
         if existing != []:
             check_splits(existing, training, dataset.patients, str(path))
+        if n_folds not in (None, len(existing)):
+            raise UsageError(f"--folds {n_folds}, but {path} has {len(existing)}; leave it out or move that file away")
         return [dict(fold) for fold in existing]
     if dataset.splits is not None and n_folds is None:
         return dataset.splits

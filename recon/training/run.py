@@ -73,9 +73,9 @@ def find_run(dataset: str, configuration: str, fold: str, trainer: str, plans_na
             f"nnunet_kd recon plan -d {dataset}"
         )
     plans = read_plans(plans_file)
-    plans.configuration(configuration)
+    cases = folder / plans.configuration(configuration).data_identifier
     number = read_fold(fold)
-    training, validation = read_split(folder, number)
+    training, validation = all_cases(cases) if number == "all" else read_split(folder, int(number))
     model = f"{trainer}__{plans.plans_name}__{configuration}"
     return Run(
         dataset=folder,
@@ -101,7 +101,15 @@ def read_fold(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def read_split(dataset: Path, fold: int | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def all_cases(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return every preprocessed case, to train and to validate on: fold ``all`` needs no splits."""
+    from nnunet_kd.recon.data.preprocessed import PreprocessedCases
+
+    cases = tuple(PreprocessedCases(folder).facts)
+    return cases, cases
+
+
+def read_split(dataset: Path, fold: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the cases to train and to validate on, as ``splits_final.json`` says.
 
     Raises:
@@ -110,14 +118,13 @@ def read_split(dataset: Path, fold: int | str) -> tuple[tuple[str, ...], tuple[s
     path = dataset / "splits_final.json"
     splits = read_json(path)
     whole = isinstance(splits, list) and all(isinstance(s, dict) and {"train", "val"} <= s.keys() for s in splits)
-    if not whole or not splits:
+    if splits == []:
+        raise UsageError(f"fold: expected 'all', since {path} has no folds, got {fold}")
+    if not whole:
         raise UsageError(f"{path}: expected a list of objects with 'train' and 'val'; preprocess again")
-    if fold == "all":
-        cases = tuple(sorted({case for split in splits for key in ("train", "val") for case in split[key]}))
-        return cases, cases
-    if int(fold) >= len(splits):
+    if fold >= len(splits):
         raise UsageError(f"fold: expected 0 to {len(splits) - 1} or 'all', got {fold}; see {path}")
-    chosen = splits[int(fold)]
+    chosen = splits[fold]
     for key in ("train", "val"):
         if not chosen[key]:
             raise UsageError(f"{path}: expected cases under '{key}' of fold {fold}, found none; choose another fold")

@@ -62,6 +62,8 @@ def test_folds_that_are_there_stay_unless_they_divide_a_patient(
     mine = [{"train": ["phantom_001"], "val": ["phantom_002"]}]
     (folders / "splits_final.json").write_text(json.dumps(mine))
     assert planned_splits(described(), folders) == mine
+    with pytest.raises(UsageError, match=r"--folds 3, but .* has 1"):
+        planned_splits(described(), folders, 3)
     dataset = described(patients={"phantom_001": "same", "phantom_002": "same"})
     with pytest.raises(UsageError, match=r"splits_final\.json, fold 0: .*patient 'same'"):
         planned_splits(dataset, folders)
