@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,21 @@ from torch import Tensor, nn
 from nnunet_kd.distillation.features import Taps, stage_names
 from nnunet_kd.errors import UsageError
 from nnunet_kd.recon import networks
-from nnunet_kd.recon.networks import DCCNN, VDSR, UNet, VarNet
+from nnunet_kd.recon.networks import DCCNN, VDSR, AdaptiveCSNet, Stylish, TextureNet, UNet, VarNet
 from nnunet_kd.recon.physics.acquisition import Acquisition
 
 Measure = Callable[..., Acquisition]
+
+
+def texture_net(n_context: int, **changes: Any) -> nn.Module:
+    """In evaluation, where it is not random; with texture, of which a new one has none."""
+    network = TextureNet(2, 4, 2, tokens=3, token_channels=4, texture_channels=4, n_context=n_context, **changes).eval()
+    for module in network.generator.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.1)
+    return network
+
+
 # small ones of each class: how to build it with so many neighbours, the type of its image
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], torch.dtype]] = {
     "dc_cnn": (lambda n: DCCNN(2, 3, 4, n_context=n), torch.complex64),
@@ -25,6 +37,11 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], torch.dtype]] = {
     "unet-complex": (lambda n: UNet(4, 2, complex_data=True, n_context=n), torch.complex64),
     "varnet": (lambda n: VarNet(2, 4, 2, sensitivities="given", n_context=n), torch.complex64),
     "varnet-rss": (lambda n: VarNet(2, 4, 2, sensitivities="given", combination="rss", n_context=n), torch.float32),
+    "adaptive_cs_net": (lambda n: AdaptiveCSNet(2, 4, 2, n_context=n), torch.complex64),
+    "adaptive_cs_net-magnitude": (lambda n: AdaptiveCSNet(2, 4, 2, complex_data=False, n_context=n), torch.float32),
+    "texture_net": (texture_net, torch.complex64),
+    "texture_net-global": (lambda n: texture_net(n, modulation="global_adain", attention=False), torch.complex64),
+    "stylish": (lambda n: Stylish(4, 1, style_channels=4, encoder_channels=2, n_context=n).eval(), torch.complex64),
 }
 EVERY = pytest.mark.parametrize("name", NETWORKS)
 
@@ -122,6 +139,12 @@ def test_a_stored_network_is_the_same_network(name: str, acquisition: Measure) -
         (lambda: DCCNN(data_consistency="real"), r"'real' is for magnitudes \(complex_data false\)"),
         (lambda: VDSR(channels=0), "1 channel, got 11 and 0"),
         (lambda: UNet(pools=0), "1 pooling, got 32 and 0"),
+        (lambda: AdaptiveCSNet(blocks=0), "blocks: expected at least 1, got 0"),
+        (lambda: AdaptiveCSNet(scales=1), "1 channel and 2 scales, got 16 and 1"),
+        (lambda: AdaptiveCSNet(priors=["edges"]), "priors: expected among consistency, phase, background, got 'edges'"),
+        (lambda: TextureNet(modulation="spade"), "modulation: expected among .*spatial, got 'spade'"),
+        (lambda: TextureNet(tokens=0), "at least 1 token of 1 channel, got 0 of 64"),
+        (lambda: Stylish(iterations=0), "iterations, got 320, 32 and 0"),
         (lambda: VarNet(cascades=0), "cascades: expected at least 1, got 0"),
         (lambda: VarNet(sensitivities="espirit"), "sensitivities: expected one of learned, given, got 'espirit'"),
         (lambda: VarNet(combination="sum"), "combination: expected one of sensitivities, rss, got 'sum'"),
