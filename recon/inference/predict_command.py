@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-i", dest="input", type=Path, nargs="+", required=True, metavar="IN", help="folder of case files, or files")
     add("-o", dest="output", type=Path, required=True, metavar="FOLDER", help="folder of reconstructions")
-    add("-m", dest="model", type=Path, required=True, metavar="FOLDER", help="model folder with fold_X, or an exported bundle")
+    add("-m", dest="model", type=Path, required=True, metavar="FOLDER", help="model folder or exported bundle")
     add("-f", dest="folds", type=_fold, nargs="+", metavar="FOLD", help="folds to average (default: all trained)")
     add("-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="NAME", help="default: checkpoint_final.pth")
     add("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: cpu")

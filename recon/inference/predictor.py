@@ -59,28 +59,17 @@ def check_case(predictor: Predictor, path: Path) -> CaseHeader:
 
 
 def slice_data(volume: Volume, index: int, n_neighbours: int) -> SliceData:
-    """Return a slice with its neighbours as samples are made of; coils without sensitivities get estimated ones."""
+    """Return a slice with its neighbours as samples are made of."""
     header = volume.header
     indices = neighbour_indices(index, len(volume.kspace), n_neighbours)
     kspace = volume.kspace[indices]
     return SliceData(
         kspace=kspace,
         name=header.name,
-        sensitivities=_sensitivities(volume, indices),
+        sensitivities=None if volume.sensitivities is None else volume.sensitivities[indices],
         mask=volume.mask,
         padding=header.padding,
     )
-
-
-def _sensitivities(volume: Volume, indices: Sequence[int]) -> NDArray[np.complex64] | None:
-    if volume.header.n_coils == 1:
-        return None
-    if volume.sensitivities is not None:
-        return volume.sensitivities[list(indices)]
-    from nnunet_kd.recon.physics.coils import estimate_sensitivities
-
-    found: NDArray[np.complex64] = estimate_sensitivities(torch.from_numpy(volume.kspace[list(indices)])).numpy()
-    return found
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """A model folder with random weights and phantoms to reconstruct."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ class Place:
     raw: Path
     model: Path
     output: Path
+
+    def draw(self, coils: int) -> None:
+        """Draw the phantoms anew, with several coils."""
+        shutil.rmtree(self.raw / NAME)
+        phantom = PhantomSettings(n_slices=3, matrix=(24, 20), coils=coils)
+        make_phantom_dataset(self.raw / NAME, 1, n_test=2, settings=phantom)
 
     def rewrite(self, **changes: Any) -> None:
         """Write the model anew, with other plans."""

@@ -172,3 +172,19 @@ def test_models_that_are_not_there(
     assert place.predict(*words) == 2
     assert message in capsys.readouterr().err
     assert not place.output.exists()
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_nothing_is_read_that_the_mask_leaves_out(place: Any, coils: int) -> None:
+    """Neither the scale nor the coils' sensitivities may come from lines that are not measured."""
+    if coils > 1:
+        place.draw(coils)
+        place.rewrite(acquisition="multi_coil", coils=[coils])
+    case = sorted(place.cases.glob("*.h5"))[0]
+    assert place.predict("--zero_filled", source=case) == 0
+    first = _read(place.output / case.name)
+    mask = _mask(place, case)
+    with h5py.File(case, "a") as content:
+        content["kspace"][...] = content["kspace"][()] * mask + 1e3 * (1 - mask)
+    assert place.predict("--zero_filled", "--overwrite", source=case) == 0
+    np.testing.assert_allclose(_read(place.output / case.name), first, rtol=1e-5)
