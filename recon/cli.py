@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "preprocess": ("nnunet_kd.recon.planning.preprocess_command", "write what training reads, and folds by patient"),
     "train": ("nnunet_kd.recon.training.train_command", "train a network, alone or with what its teachers say"),
     "predict": ("nnunet_kd.recon.inference.predict_command", "reconstruct volumes from k-space"),
+    "export": ("nnunet_kd.recon.deployment.export_command", "a trained network whose convolutions OpenVINO runs"),
     "evaluate": ("nnunet_kd.recon.evaluation.evaluate_command", "score a folder of reconstructions"),
     "compare": ("nnunet_kd.recon.evaluation.compare_command", "paired comparison of reconstructions, with pictures"),
     "hallucination_report": (

@@ -1,0 +1,1 @@
+"""Trained reconstruction networks whose convolutions run without PyTorch's."""
