@@ -129,7 +129,7 @@ def _how(findings: "Findings") -> list[str]:
         f"of {scan.patch} x {scan.patch} pixels every {scan.stride}, Hann window; suspect if the ring correlation with "
         f"the target falls below {scan.threshold:g} before {scan.cutoff:g} of Nyquist **and** the rings below it hold "
         f"added energy above {scan.floor:g} of the largest value (root mean square). The second condition and the "
-        "sizes are ours; they spare mild blur. Aliasing, ringing, strong noise and shifts are marked as inventions are.",
+        "sizes are ours; they spare mild blur. Aliasing, ringing, noise and shifts are marked as inventions are.",
         f"Added detail: |reconstruction - base| / |target|, base: {base}. Agreement: cosine between added and missing "
         "detail; 1 all of it was missing, 0 as if invented, below 0 away from the truth.",
         "Spectrum error: mean over rings of |10 log10(power / target's power)|; fine detail: its signed mean over the "
