@@ -1,7 +1,7 @@
 """The picture of a training, ``progress.png``: losses, scores, seconds per epoch, learning rate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nnunet_kd.evaluation.plots import COLOURS
 from nnunet_kd.recon.training.log import LOSS, PART, RATE, SCORE, EpochLog
@@ -49,6 +49,5 @@ def _draw(axes: "Axes", label: str, curves: "Mapping[str, Sequence[float]]", fir
         axes.plot(range(len(row)), row, color=COLOURS[number % len(COLOURS)], label=name or label, marker=".")
     axes.set_ylabel(label)
     if any(curves):  # above the panel, where it covers no curve
-        on_right = axes.yaxis.get_label_position() == "right"
-        corner, place = (1.0, "lower right") if on_right else (0.0, "lower left")
-        axes.legend(loc=place, bbox_to_anchor=(corner, 1.0), ncols=4, frameon=False)
+        side: Literal["lower right", "lower left"] = "lower right" if first else "lower left"
+        axes.legend(loc=side, bbox_to_anchor=(1.0 if first else 0.0, 1.0), ncols=4, frameon=False)
