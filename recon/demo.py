@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -13,6 +13,9 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.phantoms.children import own_command, run_child
 from nnunet_kd.planning.model_folder import read_json_object, write_json_atomically
 from nnunet_kd.recon.data.phantoms import PhantomSettings, make_phantom_dataset
+
+if TYPE_CHECKING:
+    from nnunet_kd.phantoms.children import Bar
 
 NUMBER, DATASET, CONFIGURATION = "990", "Dataset990_ReconPhantom", "2d"
 RECORD = "recon_demo.json"
@@ -143,7 +146,8 @@ def run_demo(folder: Path, epochs: int, *, overwrite: bool = False) -> dict[str,
     """
     finished = open_folder(folder, epochs, overwrite=overwrite)
     todo = stages(folder, epochs)
-    with _bar(len(todo)) as bar:
+    bar: Bar = tqdm(total=len(todo), unit="stage")
+    with bar:
         for stage in todo:
             bar.set_description(stage.title)
             if stage.key not in finished:
@@ -153,12 +157,6 @@ def run_demo(folder: Path, epochs: int, *, overwrite: bool = False) -> dict[str,
                 write_json_atomically({"epochs": epochs, "finished": finished}, folder / RECORD)
             bar.update()
     return finished
-
-
-@contextmanager
-def _bar(total: int) -> Iterator["tqdm[None]"]:
-    with tqdm(total=total, unit="stage") as bar:
-        yield bar
 
 
 def _do(stage: Stage, folder: Path) -> None:

@@ -75,15 +75,16 @@ def ssim(target: Volume, prediction: Volume) -> float:
     Raises:
         ValueError: If a slice is smaller than the window.
     """
-    from skimage.metrics import structural_similarity
+    from skimage import metrics
 
+    similarity: Any = metrics.structural_similarity  # without types
     if min(target.shape[-2:]) < _WINDOW:
         raise ValueError(f"expected slices of at least {_WINDOW} x {_WINDOW} for the SSIM, got {target.shape[-2:]}")
     largest = float(target.max())
     if largest <= 0:
         return float("nan")
     pairs = zip(target, prediction, strict=True)
-    return float(np.mean([structural_similarity(a, b, data_range=largest, win_size=_WINDOW) for a, b in pairs]))
+    return float(np.mean([similarity(a, b, data_range=largest, win_size=_WINDOW) for a, b in pairs]))
 
 
 def hfen(target: Volume, prediction: Volume) -> float:
@@ -113,8 +114,9 @@ def hfn(target: Volume, prediction: Volume) -> float:
     Its authors' program clips the prediction to [0, 1] first, which their data lie in; here the clip is to the range
     of the target's volume.
     """
-    from skimage.filters import laplace
+    from skimage import filters
 
+    laplace: Any = filters.laplace  # without types
     clipped = np.clip(prediction, 0.0, float(target.max()))
     shares = []
     for true, found in zip(target, clipped, strict=True):

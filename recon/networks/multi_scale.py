@@ -116,7 +116,7 @@ class MultiScaleTransform(nn.Module):
         self.head = nn.Conv2d(channels, n_out, 3, padding=1)
         with torch.no_grad():
             self.head.weight *= FIRST_CORRECTION
-            self.head.bias *= 0  # type: ignore[operator]  # it has one
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, features: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return ``(B, n_out, H, W)`` of ``(B, n_in, H, W)``, H and W multiples of ``2^(scales - 1)``."""

@@ -41,7 +41,8 @@ class StyledBlock(nn.Module):
         """Return ``(B, C, H, W)``."""
         features = leaky_relu(self.second(leaky_relu(self.first(features), SLOPE)), SLOPE)
         gamma, beta = self.style(style).float()[:, :, None, None].chunk(2, dim=1)
-        return instance_norm(self.noise(features, noise).float()) * (1 + gamma) + beta
+        styled: Tensor = instance_norm(self.noise(features, noise).float()) * (1 + gamma) + beta
+        return styled
 
 
 class StyledUNet(nn.Module):

@@ -68,8 +68,8 @@ class TextureGenerator(nn.Module):
         """Return what may be added to an image ``(B, H, W)``."""
         height, width = image.shape[1:]
         multiple = 2 ** (len(self.encoder) - 1)
-        margin = (0, max(2 * multiple, -(-width // multiple) * multiple) - width)
-        margin += (0, max(2 * multiple, -(-height // multiple) * multiple) - height)
+        right, below = (max(2 * multiple, -(-n // multiple) * multiple) - n for n in (width, height))
+        margin = (0, right, 0, below)
         told = self.embedding(acquisition.mask).float()[:, :, None, None].expand(-1, -1, height, width)
         channels = torch.cat([to_channels(torch.stack([image, acquisition.image], dim=1)), told], dim=1)
         kept = self._encode(pad(channels, margin))

@@ -40,7 +40,7 @@ def high_pass(image: Tensor, cutoff: float = CUTOFF) -> Tensor:
         As ``image``, in single precision.
     """
     kspace = image_to_kspace(image)
-    kept = 1 - low_pass_window(*image.shape[-2:], cutoff, image.device)
+    kept = 1 - low_pass_window(image.shape[-2], image.shape[-1], cutoff, image.device)
     found = kspace_to_image(kspace * kept)
     return found if image.is_complex() else found.real
 
@@ -53,5 +53,5 @@ def low_resolution(acquisition: Acquisition, cutoff: float = CUTOFF) -> Tensor:
         cutoff: See :func:`low_pass_window`.
     """
     kspace = acquisition.kspace
-    window = low_pass_window(*kspace.shape[-2:], cutoff, kspace.device)
+    window = low_pass_window(kspace.shape[-2], kspace.shape[-1], cutoff, kspace.device)
     return combine(kspace_to_image(kspace * window), acquisition.sensitivities)

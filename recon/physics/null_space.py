@@ -39,7 +39,7 @@ def null_space(image: Tensor, acquisition: Acquisition, steps: int = STEPS) -> T
     if sensitivities.shape[1] == 1:
         unseen = apply_mask(image_to_kspace(coil_images(image, sensitivities)), 1 - mask)
         return combine(kspace_to_image(unseen), sensitivities)
-    projected: Tensor = _Projection.apply(image.to(sensitivities.dtype), mask, sensitivities, steps)  # type: ignore[no-untyped-call]
+    projected: Tensor = _Projection.apply(image.to(sensitivities.dtype), mask, sensitivities, steps)
     return projected
 
 
@@ -65,7 +65,7 @@ class _Projection(torch.autograd.Function):
         return image - _seen(image, mask, sensitivities, steps)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         mask, sensitivities = ctx.saved_tensors
         return gradient - _seen(gradient, mask, sensitivities, ctx.steps), None, None, None

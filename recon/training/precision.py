@@ -62,5 +62,5 @@ def placed(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "mps":
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+                module.to(memory_format=torch.channels_last)
     return network

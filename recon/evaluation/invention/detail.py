@@ -16,7 +16,7 @@ def injected_detail(sample: Volume, base: Volume) -> NDArray[np.float64]:
 
 def sample_mean(samples: Sequence[Volume]) -> NDArray[np.float32]:
     """Return the mean over samples, ``(S, H, W)``."""
-    return np.mean(samples, axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(np.mean(samples, axis=0, dtype=np.float64), np.float32)
 
 
 def detail_share(target: Volume, sample: Volume, base: Volume) -> float:

@@ -71,7 +71,7 @@ def _changes(record: Mapping[str, Any]) -> dict[str, Any]:
     sampling = record.get("sampling")
     if not isinstance(sampling, dict):
         return {}
-    return {_SINGULAR.get(key, key): value for key, value in sampling.items()}
+    return {str(_SINGULAR.get(key, key)): value for key, value in sampling.items()}
 
 
 def _planned(record: Mapping[str, Any], changed: dict[str, Any]) -> SampleSettings | None:

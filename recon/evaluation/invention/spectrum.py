@@ -28,7 +28,8 @@ def ring_numbers(shape: tuple[int, int], n_rings: int) -> NDArray[np.intp]:
     rows, columns = (np.fft.fftshift(np.fft.fftfreq(n)) * 2 for n in shape)
     radius = np.hypot(rows[:, None], columns[None, :])
     # 1e-9: a radius that is a multiple of the width belongs to the ring it begins, whatever rounding did
-    return np.minimum((radius * n_rings + 1e-9).astype(np.intp), n_rings)
+    rings: NDArray[np.intp] = np.minimum((radius * n_rings + 1e-9).astype(np.intp), n_rings)
+    return rings
 
 
 def radial_power(volume: Volume, n_rings: int = N_RINGS) -> NDArray[np.float64]:
