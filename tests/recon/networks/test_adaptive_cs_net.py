@@ -75,7 +75,7 @@ def test_the_acceleration_matters_once_it_is_learnt(acquisition: Measure) -> Non
 
     assert not torch.allclose(seen(measured), seen(more))
     first = network.blocks[0].transform.analysis[0]  # type: ignore[union-attr,index]
-    features = torch.randn(2, 10, 8, 8)
+    features = torch.randn(2, first.first.in_channels, 8, 8)  # type: ignore[union-attr]
     assert torch.equal(first(features, seen(measured))[1], first(features, seen(more))[1])
     nn.init.normal_(first.condition.weight)
     assert not torch.allclose(first(features, seen(measured))[1], first(features, seen(more))[1])

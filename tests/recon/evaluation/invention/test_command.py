@@ -63,7 +63,7 @@ def test_report_tells_invention_from_blur(report: Path) -> None:
     assert blurred["mean"]["sample"]["fine"] < -10 < disc["mean"]["mean of samples"]["fine"]
     assert blurred["mean"]["sample"]["residual"] > disc["mean"]["sample"]["residual"] > 10 * disc["residual_of_target"]
     assert blurred["calibration"] is None
-    assert disc["calibration"]["error_to_spread"] > 1.5  # both samples agree on the disc
+    assert disc["calibration"]["error_to_spread"] > 1.2  # both samples agree on the disc; 1 would be calibrated
     assert found["blurred", 8]["true_acceleration"] > 1.5 * disc["true_acceleration"]
     assert disc["mean"]["sample"]["detail"] > 0
 
