@@ -17,6 +17,7 @@ from nnunet_kd import discovery
 ROOT = Path(__file__).resolve().parent.parent
 SIBLINGS = ("trainers", "dataset_conversion", "recon")
 DIST_INFO = f"nnunet_kd-{nnunet_kd.__version__}.dist-info"
+SHOWN = 6000  # characters of a failed command's output: its end says what failed
 IN_CHECKOUT = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="these tests build the checkout")
 
 FINDS_TRAINERS = """
@@ -65,7 +66,7 @@ def run(other_environment: Path, tmp_path: Path) -> Run:
             check=False,
             timeout=3000,
         )
-        assert finished.returncode == 0 or not check, finished.stdout + finished.stderr
+        assert finished.returncode == 0 or not check, (finished.stdout + finished.stderr)[-SHOWN:]
         return finished
 
     return python
