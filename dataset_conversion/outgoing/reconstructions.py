@@ -13,6 +13,7 @@ import numpy as np
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.cases import some
+from nnunet_kd.optional import require
 
 KEY = "reconstruction"
 ENDING = ".h5"
@@ -124,7 +125,7 @@ def encode_volume(prediction: Path) -> bytes:
     with _opened(prediction) as file:
         volume = np.asarray(file[KEY])
     buffer = io.BytesIO()
-    with _h5py().File(buffer, "w") as file:
+    with require("h5py").File(buffer, "w") as file:
         file.create_dataset(KEY, data=volume.astype("<f4", copy=False), track_times=False)
     with _opened(buffer) as file:
         if not np.array_equal(np.asarray(file[KEY]), volume):
@@ -136,17 +137,7 @@ def encode_volume(prediction: Path) -> bytes:
 def _opened(source: Path | io.BytesIO) -> Iterator[Any]:
     name = source.name if isinstance(source, Path) else "it"
     try:
-        with _h5py().File(source, "r") as file:
+        with require("h5py").File(source, "r") as file:
             yield file
     except (OSError, RuntimeError) as error:  # RuntimeError: a damaged object inside
         raise UsageError(f"{name} cannot be read as HDF5 ({' '.join(str(error).split())}); copy it again") from error
-
-
-def _h5py() -> Any:  # noqa: ANN401  # a module
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(
-            "expected the library h5py for HDF5 files, found none; type: pip install 'nnunet-kd[recon]'"
-        ) from error
-    return h5py

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnunet_kd.deployment.example_patches import Patch
 from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 
 _CONVOLUTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
 Array = NDArray[np.float32]
@@ -23,10 +23,7 @@ def import_nncf() -> Any:  # noqa: ANN401  # a module
         UsageError: If it is not installed.
     """
     os.environ.setdefault("NNCF_CI", "1")  # read at import; NNCF has no other switch
-    try:
-        nncf = import_module("nncf")
-    except ImportError as error:
-        raise UsageError(f"nncf cannot be imported ({error}); type: pip install 'nnunet-kd[int8]'") from error
+    nncf = require("nncf")
     nncf.set_log_level(logging.ERROR)
     return nncf
 

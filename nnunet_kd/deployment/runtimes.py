@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from nnunet_kd.deployment.bundle import Bundle
 from nnunet_kd.errors import UsageError
 from nnunet_kd.hardware import n_cores
+from nnunet_kd.optional import require
 
 Array = NDArray[np.float32]
 Network = Callable[[Array], Array]
@@ -79,11 +79,7 @@ def import_runtime(runtime: str) -> Any:  # noqa: ANN401  # a module without typ
     Raises:
         UsageError: If it is not installed.
     """
-    name = LIBRARIES[runtime]
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UsageError(f"{name} cannot be imported ({error}); type: pip install 'nnunet-kd[{runtime}]'") from error
+    return require(LIBRARIES[runtime])
 
 
 def computes_bf16() -> bool:

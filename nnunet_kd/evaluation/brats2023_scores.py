@@ -27,7 +27,8 @@ from nnunet_kd.evaluation.labels import LabelScheme
 from nnunet_kd.evaluation.lesion_scores import LesionRules, lesion_scores
 from nnunet_kd.evaluation.score_sets import Metric, ScoreSet
 from nnunet_kd.evaluation.scores import Mask, dice
-from nnunet_kd.evaluation.surfaces import require, surface_scores
+from nnunet_kd.evaluation.surfaces import surface_scores
+from nnunet_kd.optional import require
 
 PENALTY = 374.0  # mm, about the diagonal of 240 x 240 x 155 voxels of 1 mm
 

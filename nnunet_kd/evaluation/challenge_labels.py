@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.evaluation.labels import LabelScheme, Structure, read_known
-from nnunet_kd.evaluation.surfaces import require
+from nnunet_kd.optional import require
 
 
 @dataclass(frozen=True, kw_only=True)

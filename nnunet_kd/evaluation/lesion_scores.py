@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.scores import dice
-from nnunet_kd.evaluation.surfaces import require, surface_scores
+from nnunet_kd.evaluation.surfaces import surface_scores
+from nnunet_kd.optional import require
 
 Mask = NDArray[np.bool_]
 Labels = NDArray[np.integer[Any]]

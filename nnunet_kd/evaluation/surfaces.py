@@ -5,28 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-
-
-def require(module: str) -> Any:  # noqa: ANN401  # the libraries have no types
-    """Import a library of the extra ``scores``.
-
-    Raises:
-        UsageError: If it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError(f"these scores need the library {module}; type: pip install 'nnunet-kd[scores]'") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,21 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.errors import UsageError
-
-
-def load_h5py() -> Any:  # noqa: ANN401  # a module
-    """Return the library that reads HDF5.
-
-    Raises:
-        UsageError: If it is not installed.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(
-            "expected the library h5py for HDF5 files, found none; type: pip install 'nnunet-kd[recon]'"
-        ) from error
-    return h5py
+from nnunet_kd.optional import require
 
 
 @contextmanager
@@ -34,7 +20,7 @@ def opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UsageError(f"expected an HDF5 file at {path}, found none; check the path")
     try:
-        with load_h5py().File(path, "r") as file:
+        with require("h5py").File(path, "r") as file:
             yield file
     except (OSError, RuntimeError) as error:  # RuntimeError: a damaged object inside
         raise UsageError(f"cannot read {path} as HDF5 ({_reason(error)}); copy it again") from error
@@ -80,7 +66,7 @@ def written(path: Path) -> Iterator[Any]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with load_h5py().File(temporary, "w") as file:
+        with require("h5py").File(temporary, "w") as file:
             yield file
         temporary.replace(path)
     except BaseException:

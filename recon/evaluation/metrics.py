@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.score_sets import Metric
+from nnunet_kd.optional import require
 
 Volume = NDArray[np.floating[Any]]
 
@@ -133,8 +134,6 @@ def _piq(name: str) -> Callable[[Volume, Volume], float]:
     def score(target: Volume, prediction: Volume) -> float:
         import torch
 
-        from nnunet_kd.recon.evaluation.optional import load_piq
-
         largest = float(target.max())
         if largest <= 0:
             return float("nan")
@@ -142,7 +141,7 @@ def _piq(name: str) -> Callable[[Volume, Volume], float]:
             torch.as_tensor(np.clip(np.asarray(v, np.float64) / largest, 0, 1), dtype=torch.float32)[:, None]
             for v in (target, prediction)
         )
-        return float(getattr(load_piq(), name)(found, true, data_range=1.0, reduction="mean"))
+        return float(getattr(require("piq"), name)(found, true, data_range=1.0, reduction="mean"))
 
     return score
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 
 # SigPy's own default; the calibration region must hold several kernels
 _KERNEL_WIDTH = 6
@@ -33,7 +34,7 @@ def espirit(kspace: Tensor, n_calibration: int = 24) -> Tensor:
         https://doi.org/10.1002/mrm.24751
         SigPy, https://github.com/mikgroup/sigpy
     """
-    library = _load_sigpy()
+    library = require("sigpy.mri.app")
     width = min(n_calibration, *kspace.shape[-2:])
     if width <= _KERNEL_WIDTH:
         raise UsageError(
@@ -50,13 +51,3 @@ def _of_slice(library: Any, kspace: Any, width: int) -> Any:  # noqa: ANN401  # 
         return np.zeros_like(kspace)
     app = library.EspiritCalib(kspace, calib_width=width, kernel_width=_KERNEL_WIDTH, crop=0, show_pbar=False)
     return np.asarray(app.run())
-
-
-def _load_sigpy() -> Any:  # noqa: ANN401  # a module
-    try:
-        import sigpy.mri.app
-    except ImportError as error:
-        raise UsageError(
-            "expected the library sigpy for espirit, found none; type: pip install 'nnunet-kd[espirit]'"
-        ) from error
-    return sigpy.mri.app

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 from nnunet_kd.recon.data.arrays import centre_crop, root_sum_of_squares, to_images
 from nnunet_kd.recon.data.cases import Volume, make_volume
 from nnunet_kd.recon.data.dataset import MEASURED
@@ -53,7 +54,7 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
             raise UsageError(f"expected the keys '{_GROUP}/xml' and '{_GROUP}/data' in {path}, found {sorted(file)}")
         value = file[f"{_GROUP}/xml"][0]
     facts = _facts(value if isinstance(value, bytes) else bytes(str(value), "utf-8"), path)
-    with _library().File(path, mode="r") as file:
+    with require("ismrmrd").File(path, mode="r") as file:
         kspace, counts = _lines(file[_GROUP].acquisitions, facts, path)
     sampled: NDArray[np.bool_] = np.asarray((counts > 0).any(axis=0))
     kspace /= np.maximum(counts, 1)[:, None, None, :]
@@ -65,16 +66,6 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
     target = root_sum_of_squares(to_images(kspace))
     size = options.crop or (min(facts.recon[0], target.shape[-2]), min(facts.recon[1], target.shape[-1]))
     return make_volume(case.name, kspace, target=centre_crop(target, size), **attributes)
-
-
-def _library() -> Any:  # noqa: ANN401  # a module
-    try:
-        import ismrmrd
-    except ImportError as error:
-        raise UsageError(
-            "expected the library ismrmrd for this format, found none; type: pip install 'nnunet-kd[ismrmrd]'"
-        ) from error
-    return ismrmrd
 
 
 def _facts(xml: bytes, path: Path) -> HeaderFacts:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 from nnunet_kd.recon.data.hdf5 import opened
 
 
@@ -38,9 +39,7 @@ def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
 
 
 def _is_hdf5(path: Path) -> bool:
-    from nnunet_kd.recon.data.hdf5 import load_h5py
-
-    return bool(load_h5py().is_hdf5(path))
+    return bool(require("h5py").is_hdf5(path))
 
 
 def _read_older(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nnunet_kd import __version__
 from nnunet_kd.cases import map_cases
 from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.recon.data.measuring import SampleSettings
 from nnunet_kd.recon.evaluation.data_facts import caution_beside
@@ -169,9 +170,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _check_metrics(metrics: Sequence[str]) -> None:
     if set(metrics) & {"HaarPSI", "GMSD", "VIF"}:
-        from nnunet_kd.recon.evaluation.optional import load_piq
-
-        load_piq()
+        require("piq")
 
 
 def _check_place(output: Path) -> None:

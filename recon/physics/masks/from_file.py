@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.optional import require
 from nnunet_kd.recon.physics.masks.settings import SamplingSettings
 
 Flags = NDArray[np.bool_]
@@ -73,12 +74,7 @@ def _read_mat(path: Path, key: str | None) -> NDArray[Any]:
 
 
 def _read_hdf5(path: Path, key: str | None) -> NDArray[Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError(
-            f"expected the library h5py for {path}, found none; type: pip install 'nnunet-kd[recon]'"
-        ) from (error)
+    h5py = require("h5py")
     with h5py.File(path) as file:
         arrays = {name: values for name, values in file.items() if isinstance(values, h5py.Dataset)}
         return np.asarray(arrays[_chosen(path, key, arrays)][()])

@@ -92,7 +92,8 @@ def test_a_missing_library_is_one_line(
     assert run("--scores", scores, labels=labels) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
-    assert error[0].endswith(f"need the library {module}; type: pip install 'nnunet-kd[scores]'")
+    assert f"expected the library {module}, got" in error[0]
+    assert error[0].endswith("; type: pip install 'nnunet-kd[scores]'")
 
 
 def test_the_default_report_says_nothing_of_challenges(run: Run, arms: Path) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from nnunet_kd.errors import UsageError
-from nnunet_kd.evaluation.surfaces import border_distances, hausdorff, require, surface_scores
+from nnunet_kd.evaluation.surfaces import border_distances, hausdorff, surface_scores
 
 SPACING = (3.0, 1.0, 0.5)
 
@@ -59,8 +58,3 @@ def test_border_distances_are_the_least_of_all_pairs(
     np.testing.assert_allclose(found[1], pairs.min(axis=0))
     if connectivity == 1:
         assert hausdorff(*masks, SPACING) == pytest.approx(max(pairs.min(axis=0).max(), pairs.min(axis=1).max()))
-
-
-def test_a_missing_library_is_named_with_the_command_that_brings_it() -> None:
-    with pytest.raises(UsageError, match=r"need the library no_such; type: pip install 'nnunet-kd\[scores\]'"):
-        require("no_such")
