@@ -1,0 +1,74 @@
+"""Table and picture of super-resolution on one subject: description slice by slice, no interval."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from recon_study import TEACHER, ZERO_FILLED
+from study_report import PAGE, replace_marked
+
+Arms = Mapping[str, Sequence[Mapping[str, Any]]]
+CONTROL = "student"
+
+
+def volume(runs: Sequence[Mapping[str, Any]], metric: str) -> NDArray[np.float64]:
+    """Return a metric of the volume, per run."""
+    return np.array([run["scores"]["volume"][metric] for run in runs])
+
+
+def slices(runs: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Return the PSNR of every slice, mean over runs."""
+    return np.array([run["scores"]["PSNR of slices"] for run in runs]).mean(axis=0)
+
+
+def row(arms: Arms, arm: str, published: Mapping[str, str]) -> list[str]:
+    """Return the cells of one arm."""
+    own = arms[arm]
+    psnr = volume(own, "PSNR")
+    cells = [arm, f"{own[0]['parameters']:,}" if "parameters" in own[0] else "", str(len(own))]
+    cells += [f"{psnr.mean():.2f}", f"{volume(own, 'SSIM').mean():.4f}", ", ".join(f"{value:.2f}" for value in psnr)]
+    if arm == CONTROL or CONTROL not in arms:
+        cells += ["", ""]
+    else:
+        difference = slices(own) - slices(arms[CONTROL])
+        low, middle, high = np.percentile(difference, [0, 50, 100])
+        cells.append(f"{middle:+.2f} ({low:+.2f} to {high:+.2f})")
+        cells.append(f"{(difference > 0).sum()} of {difference.size}")
+    return [*cells, published.get(arm, "")]
+
+
+def table(arms: Arms, published: Mapping[str, str]) -> str:
+    """Return the Markdown table."""
+    head = ["arm", "parameters", "seeds", "PSNR [dB]", "SSIM", "PSNR per seed"]
+    head += ["slices minus student [dB], median (smallest to largest)", "slices above student"]
+    head += ["published PSNR / SSIM"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row(arms, arm, published)) + " |" for arm in arms)])
+
+
+def draw(arms: Arms, path: Any) -> None:  # noqa: ANN401  # a Path
+    """Draw the differences to the student alone over the slices, one line per arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    colours = {TEACHER: "#0072B2", "student, distilled": "#D55E00", "student, random teacher": "#009E73"}
+    for arm, own in arms.items():
+        if arm not in (CONTROL, ZERO_FILLED):
+            difference = slices(own) - slices(arms[CONTROL])
+            axes.plot(range(1, difference.size + 1), difference, "o-", ms=3, lw=1, color=colours.get(arm), label=arm)
+    axes.axhline(0, color="black", lw=0.8)
+    axes.set_xlabel("slice of the test volume, from the feet")
+    axes.set_ylabel("PSNR minus that of\nthe student alone [dB]")
+    axes.set_title(f"one subject; mean over {len(arms[CONTROL])} seed(s)", fontsize=10)
+    figure.legend(loc="outside right upper", fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def write(arms: Arms, settings: Mapping[str, Any]) -> None:
+    """Replace what stands between the markers in docs/benchmarks.md, and draw the picture."""
+    draw(arms, PAGE.parent / "images" / "super_resolution.png")
+    body = f"{table(arms, settings['published'])}\n\n![super resolution](images/super_resolution.png)"
+    replace_marked("super resolution", body)
+    print(body)
