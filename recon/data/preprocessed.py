@@ -39,7 +39,6 @@ class CaseFacts:
         padding: First acquired column and the one after the last; ``None``: all were acquired.
         mask: What was sampled, rows of 0 and 1, ``(H or 1, W or 1)``; ``None`` where everything was.
         sensitivities: Where those of the coils come from; ``None`` for a single coil.
-        empty_slices: Slices that hold zeros only and are not trained on.
         volume_scale: The case's scale where plans want one per volume.
         source_format: The format it was converted from.
     """
@@ -53,7 +52,6 @@ class CaseFacts:
     padding: tuple[int, int] | None = None
     mask: tuple[tuple[int, ...], ...] | None = None
     sensitivities: str | None = None
-    empty_slices: tuple[int, ...] = ()
     volume_scale: float | None = None
     source_format: str | None = None
 
@@ -84,7 +82,6 @@ def read_facts(path: Path) -> CaseFacts:
         str(path),
         **pairs,
         mask=None if mask is None else tuple(tuple(row) for row in mask),
-        empty_slices=tuple(data.get("empty_slices", ())),
     )
 
 
@@ -101,7 +98,7 @@ class PreprocessedCases:
 
     Attributes:
         facts: Of each case, by name, in order.
-        items: ``(case, slice)`` of every slice to train on.
+        items: ``(case, slice)`` of every slice; none is empty, since preprocessing refuses those.
 
     Raises:
         UsageError: If the folder or a case is missing.
@@ -117,12 +114,7 @@ class PreprocessedCases:
             others = f"found {len(found)} others; type: {_again(folder)} --overwrite"
             raise UsageError(f"expected case '{missing[0]}' in {folder}, {others}")
         self.facts = {name: read_facts(folder / f"{name}.json") for name in (found if names is None else names)}
-        self.items = [
-            (name, index)
-            for name, facts in self.facts.items()
-            for index in range(facts.n_slices)
-            if index not in facts.empty_slices
-        ]
+        self.items = [(name, index) for name, facts in self.facts.items() for index in range(facts.n_slices)]
         self._arrays: dict[Path, Any] = {}
 
     def __len__(self) -> int:

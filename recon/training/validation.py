@@ -57,7 +57,7 @@ def reconstruct(trainer: "ReconTrainer", name: str) -> tuple[NDArray[np.float32]
         name: Of the case.
 
     Returns:
-        Target and image, float32, ``(S, h, w)``, on the scale of the data. Empty slices are zero.
+        Target and image, float32, ``(S, h, w)``, on the scale of the data.
 
     Raises:
         UsageError: If the case has no target.
@@ -65,9 +65,9 @@ def reconstruct(trainer: "ReconTrainer", name: str) -> tuple[NDArray[np.float32]
     cases, settings, size = trainer.validation_cases, trainer.settings, trainer.run.configuration.batch_size
     facts = cases.facts[name]
     targets, images = [], []
-    numbers = [number for number in range(facts.n_slices) if number not in facts.empty_slices]
-    for start in range(0, len(numbers), size):
-        slices = (cases.read(name, number, settings.n_neighbours) for number in numbers[start : start + size])
+    for start in range(0, facts.n_slices, size):
+        numbers = range(start, min(start + size, facts.n_slices))
+        slices = (cases.read(name, number, settings.n_neighbours) for number in numbers)
         batch = collate([make_sample(data, settings, volume_scale=facts.volume_scale) for data in slices])
         if batch.target is None:
             raise UsageError(f"{name}: expected a target to validate with, found none; preprocess the data set again")
@@ -76,14 +76,8 @@ def reconstruct(trainer: "ReconTrainer", name: str) -> tuple[NDArray[np.float32]
         scale = torch.as_tensor(batch.scale).view(-1, 1, 1)
         images.append(crop_to(magnitude(output).cpu(), batch.target.shape[-2:]) * scale)
         targets.append(batch.target * scale)
-    truth, found = (_volume(torch.cat(parts), numbers, facts.n_slices) for parts in (targets, images))
+    truth, found = (torch.cat(parts).numpy().astype(np.float32, copy=False) for parts in (targets, images))
     return truth, found
-
-
-def _volume(slices: Tensor, numbers: Sequence[int], n_slices: int) -> NDArray[np.float32]:
-    volume = np.zeros((n_slices, *slices.shape[1:]), dtype=np.float32)
-    volume[list(numbers)] = slices.numpy()
-    return volume
 
 
 def validate(trainer: "ReconTrainer", keep: Callable[[str, NDArray[np.float32]], None] | None = None) -> Scores:
