@@ -112,7 +112,7 @@ def plan(dataset: RawDataset, fingerprint: Mapping[str, Any], request: PlanReque
         coils=tuple(fingerprint["coils"]),
         matrices=tuple((h, w) for h, w in fingerprint["matrices"]),
         sampling=planned_masks(settings, request) if settings["task"] == "reconstruction" else None,
-        truncation=in_plane(settings) if settings["task"] == "super_resolution" else None,
+        truncation=settings["truncation"] if settings["task"] == "super_resolution" else None,
         normalisation=planned_normalisation(request),
         configurations=planned_configurations(settings, fingerprint, request),
     )
@@ -128,20 +128,6 @@ def planned_masks(settings: Mapping[str, Any], request: PlanRequest) -> dict[str
     if request.published:
         block[FIXED] = PUBLISHED_SEED
     return planned_sampling(block, "sampling (dataset.json and options)").to_json()
-
-
-def in_plane(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the block ``truncation`` for networks that see single slices.
-
-    Raises:
-        UsageError: If slices are to be made thinner.
-    """
-    factor = settings["truncation"]["factor"]
-    if len(factor) == 3 and 1 not in (factor[0], factor[-1]):
-        raise UsageError(
-            f"dataset.json, truncation, factor: expected [fy, fx], which networks of slices can undo, got {factor}"
-        )
-    return {"factor": list(factor[:2])}
 
 
 def planned_normalisation(request: PlanRequest) -> Normalisation:

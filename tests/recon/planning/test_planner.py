@@ -13,7 +13,7 @@ from nnunet_kd.recon.planning.fingerprint import read_fingerprint
 from nnunet_kd.recon.planning.memory import kept_bytes_per_pixel, planned_batch_size
 from nnunet_kd.recon.planning.networks import NETWORKS, SizeRequest, n_parameters, teacher_architecture
 from nnunet_kd.recon.planning.overview import trainer_name, true_accelerations
-from nnunet_kd.recon.planning.planner import PlanRequest, in_plane, planned_crop
+from nnunet_kd.recon.planning.planner import PlanRequest, planned_crop
 from nnunet_kd.recon.planning.plans import Normalisation, ReconPlans, Training, read_plans
 from nnunet_kd.recon.planning.sampling import planned_sampling
 
@@ -173,9 +173,3 @@ def test_true_accelerations_leave_padding_out(plan: Callable[..., ReconPlans]) -
     assert true_accelerations(plans, {"cases": cases}) == [2.0, 2.0]
     cases = {"a": {"matrix": [8, 8], "padding": None, "mask": {"true_acceleration": 3.5}}}
     assert true_accelerations(plans, {"cases": cases}) == [3.5]
-
-
-def test_slices_cannot_be_made_thinner_by_networks_of_slices() -> None:
-    assert in_plane({"truncation": {"factor": [2, 4]}}) == {"factor": [2, 4]}
-    with pytest.raises(UsageError, match="networks of slices can undo"):
-        in_plane({"truncation": {"factor": [2, 4, 3]}})
