@@ -5,6 +5,7 @@ are; it is imported only when it is asked for.
 """
 
 import argparse
+import sys
 from importlib import import_module
 
 from nnunet_kd.errors import UsageError
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Parse the sub-verb's own options and run it.
+    """Parse the sub-verb's own options and run it; a mistake of the user is one line and status 2.
 
     Raises:
         UsageError: If there is no such sub-verb.
@@ -67,4 +68,9 @@ def run(options: argparse.Namespace) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(options.arguments)) or 0)
+    chosen = parser.parse_args(options.arguments)
+    try:
+        return int(module.run(chosen) or 0)
+    except UsageError as error:  # said here, where the sub-verb is known
+        sys.stderr.write(f"{parser.prog}: {' '.join(str(error).split())}\n")
+        return 2

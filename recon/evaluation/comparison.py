@@ -19,6 +19,7 @@ from nnunet_kd.evaluation.report import Report, check_output, write_report
 from nnunet_kd.evaluation.score_sets import ScoreSet, score_runs
 from nnunet_kd.evaluation.statistics import Resampling
 from nnunet_kd.hardware import describe
+from nnunet_kd.recon.evaluation.measurement import measured_slice
 from nnunet_kd.recon.evaluation.metrics import METRICS
 from nnunet_kd.recon.evaluation.pictures import PICTURE, plot_case
 from nnunet_kd.recon.evaluation.summary import STRUCTURE
@@ -158,7 +159,11 @@ def compare(comparison: ReconComparison) -> Report:
         scores=scores,
     )
     shown = middle_case(report)
-    picture = partial(plot_case, reference[shown], {arm: runs[arm, 0][shown] for arm in arms}, crop=comparison.crop)
+    first = {arm: runs[arm, 0][shown] for arm in (baseline, *arms)}  # the baseline's masks are shown
+    sampled = partial(measured_slice, reference[shown], {arm: file.parent for arm, file in first.items()})
+    picture = partial(
+        plot_case, reference[shown], {arm: first[arm] for arm in arms}, crop=comparison.crop, sampled=sampled
+    )
     report = replace(report, pictures={PICTURE: picture})
     write_report(report, comparison.output)
     return report

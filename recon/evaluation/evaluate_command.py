@@ -33,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-i", dest="predictions", type=Path, required=True, metavar="FOLDER", help="what recon predict wrote")
     add("-r", dest="reference", type=Path, required=True, metavar="FOLDER", help="files with the targets")
-    add("-o", dest="output", type=Path, metavar="FILE", help="default: summary.json beside the predictions")
+    add(
+        "-o",
+        dest="output",
+        type=Path,
+        metavar="FILE",
+        help="default: summary.json beside the predictions; a .png beside it",
+    )
     add("--report_txt", type=Path, metavar="FILE", help="also KD-MRI's line of text (plus-minus two deviations)")
     add_metric_arguments(parser)
 
@@ -51,9 +57,10 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score, write the summary and print the means."""
+    """Score, write the summary and a picture, and print the means."""
     from nnunet_kd.planning.model_folder import write_json_atomically
     from nnunet_kd.recon.data.kd_mri_export import write_report
+    from nnunet_kd.recon.evaluation.measurement import draw_middle
     from nnunet_kd.recon.evaluation.summary import FILE, STRUCTURE, evaluate_folder
     from nnunet_kd.recon.evaluation.volumes import volume_files
 
@@ -71,4 +78,6 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(summary['metric_per_case'])} volumes")
     for name in options.metrics:
         print(f"{name:<8} {mean[name]:.4g}  (standard deviation over volumes {spread[name]:.3g})")
-    print(f"summary: {target}")
+    picture = target.with_suffix(".png")
+    draw_middle(summary, picture, metric=options.metrics[0], crop=options.crop)
+    print(f"summary: {target}, picture: {picture}")

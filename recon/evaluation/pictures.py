@@ -1,6 +1,6 @@
 """One slice as people look at it: truth, arms, their errors, a zoom; k-space and mask where they are known."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.report import PICTURES
-from nnunet_kd.recon.evaluation.metrics import psnr
+from nnunet_kd.recon.evaluation.metrics import centre_crop, psnr
 from nnunet_kd.recon.evaluation.volumes import fitting, read_prediction, read_target, slice_axis
 
 if TYPE_CHECKING:
@@ -29,12 +29,16 @@ class Sampling:
     Attributes:
         kspace: Magnitude of the measured k-space, ``(H, W)``, centred, combined over coils.
         mask: ``(H or 1, W or 1)``.
+        image: Zero-filled magnitude, which networks begin with, ``(H, W)``.
         acceleration: The true one.
+        arm: Whose it is, where the arms' masks differ; else empty.
     """
 
     kspace: Image
     mask: Image
+    image: Image
     acceleration: float
+    arm: str = ""
 
 
 def shown_slice(target: Image) -> int:
@@ -72,7 +76,7 @@ def plot_slice(
         target: ``(H, W)``.
         arms: Name to reconstruction, same shape and scale.
         file: PNG to write.
-        sampling: Adds a column with k-space and mask.
+        sampling: Adds a column with input, k-space and mask.
         title: Above all.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -87,7 +91,7 @@ def plot_slice(
         axes.set_axis_off()
     first = 0 if sampling is None else 1
     if sampling is not None:
-        _draw_sampling(grid[:, 0], sampling)
+        _draw_sampling(grid[:, 0], sampling, target)
     window, top = zoom_window(target), float(target.max()) or 1.0
     _draw_image(grid[0, first], target, top, "target")
     _draw_frame(grid[0, first], window)
@@ -128,13 +132,22 @@ def _draw_scale(figure: "Figure", axes: "Axes", error: Any, shape: tuple[int, ..
         bar.ax.locator_params(nbins=3)
 
 
-def _draw_sampling(column: "NDArray[Any]", sampling: Sampling) -> None:
-    kspace = np.log10(np.maximum(sampling.kspace, sampling.kspace.max() * 1e-5 or 1e-12))
-    column[0].imshow(kspace, cmap="gray")
-    column[0].set_title("measured k-space\n(log)", fontsize=10)
+def _draw_sampling(column: "NDArray[Any]", sampling: Sampling, target: Image) -> None:
+    image = centre_crop(sampling.image, (target.shape[0], target.shape[1]))
+    if image.shape == target.shape:
+        whose = f" of {sampling.arm}" if sampling.arm else ""
+        score = psnr(target[None], image[None])
+        _draw_image(column[0], image, float(target.max()) or 1.0, f"input{whose}, zero-filled\n{score:.2f} dB (slice)")
+    kspace = np.log10(np.maximum(sampling.kspace, sampling.kspace.max() * 1e-4 or 1e-12))
+    column[1].imshow(kspace, cmap="gray", interpolation="nearest")
+    column[1].set_title("measured k-space (log)", fontsize=10)
     mask = np.broadcast_to(sampling.mask, sampling.kspace.shape)
-    column[1].imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    column[1].set_title(f"mask, true R {sampling.acceleration:.2f}", fontsize=10)
+    column[2].imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    column[2].set_title(f"mask, true R {sampling.acceleration:.2f}", fontsize=10)
+    for axes in column[1:]:
+        axes.set_axis_on()
+        axes.set_xticks([])
+        axes.set_yticks([])
 
 
 def plot_case(
@@ -143,7 +156,7 @@ def plot_case(
     file: Path,
     *,
     crop: int | None = None,
-    sampling: Sampling | None = None,
+    sampled: Callable[[int], Sampling | None] | None = None,
 ) -> None:
     """Draw the middle slice of a case.
 
@@ -152,7 +165,7 @@ def plot_case(
         predictions: Arm to file of its reconstruction.
         file: PNG to write.
         crop: Side of the square that is shown.
-        sampling: How the slice was measured, if known.
+        sampled: Returns how a slice was measured, if known, of its number.
 
     Raises:
         UsageError: If a file cannot be read or volumes do not fit.
@@ -166,4 +179,5 @@ def plot_case(
     number = shown_slice(true)
     title = f"{reference.name.split('.')[0]}, slice {number} of {len(true)} (the middle one)"
     shown = {name: volume[number] for name, volume in arms.items()}
+    sampling = None if sampled is None else sampled(number)
     plot_slice(true[number], shown, file, sampling=sampling, title=title)
