@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from nnunet_kd.recon.physics.acquisition import Acquisition
 
+MEAN_SAMPLES = 4  # of which validation and prediction take the mean unless told otherwise
+
 
 class Latent(NamedTuple):
     """The random numbers behind one image, standard normal.

@@ -105,6 +105,7 @@ def student_plans(
         loss=request.loss or configuration.loss,
         batch_size=request.batch_size or configuration.batch_size,
         student_branches=None,
+        generative=None,  # a student learns from its teacher, not against a discriminator
     )
     if first.plans.dataset_name != dataset_name:
         student = replace(student, data_identifier=f"{request.plans_name}_2d")

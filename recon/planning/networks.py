@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.planning.generative_block import Generative, parse_generative
 from nnunet_kd.recon.planning.plans import Architecture, Configuration, build_network
 
 SMALLEST = 4  # channels that remain
@@ -23,6 +24,8 @@ class NetworkFamily:
         published: Those that KD-MRI's preset has instead; ``None`` where it has no such network.
         task: Whose default it is.
         loss: On the true images, unless another is asked for.
+        training: What its recipe has instead of the usual.
+        generative: What its adversarial training has instead of the usual; ``None``: it has none.
     """
 
     class_name: str
@@ -31,12 +34,16 @@ class NetworkFamily:
     published: Mapping[str, Any] | None = None
     task: str | None = None
     loss: str = "l1"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    generative: Mapping[str, Any] | None = None
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """Arguments that set the size."""
         return tuple(key for key, value in self.teacher.items() if type(value) is int)
 
+
+_AGAINST_EACH_OTHER = {"initial_lr": 2e-4, "lr_schedule": "cosine"}
 
 NETWORKS: Mapping[str, NetworkFamily] = {
     "dc_cnn": NetworkFamily(
@@ -91,11 +98,22 @@ NETWORKS: Mapping[str, NetworkFamily] = {
         },
         student={"channels": 8, "texture_channels": 8},
         loss="ms_ssim_l1",
+        training=_AGAINST_EACH_OTHER,
+        generative={"kl_weight": 0.0},
     ),
     "stylish": NetworkFamily(
         class_name="nnunet_kd.recon.networks.stylish.Stylish",
         teacher={"channels": 32, "pools": 4, "style_channels": 320, "encoder_channels": 32, "iterations": 2},
         student={"channels": 16},
+        training=_AGAINST_EACH_OTHER,
+        # as published: one sample, one verdict, one vector; the discriminator learns as fast as the generator
+        generative={
+            "n_samples": 1,
+            "spread_weight": 0.0,
+            "adversarial_weight": 0.01,
+            "discriminator": {"judges": "image", "game": "logistic", "cutoff": None, "rate": 1.0},
+            "proxy": {"compares": "vector", "weight": 1.0},
+        },
     ),
 }
 
@@ -108,11 +126,13 @@ class SizeRequest:
         network: Short name.
         sizes: Arguments by name, such as ``convs``.
         shrink: Divides the channels, >= 1; at least :data:`SMALLEST` remain.
+        inherited: Arguments of a trained baseline that this network goes on from.
     """
 
     network: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     shrink: int | None = None
+    inherited: Mapping[str, Any] = field(default_factory=dict)
 
 
 def family_of(task: str, name: str | None) -> NetworkFamily:
@@ -139,6 +159,7 @@ def teacher_architecture(task: str, request: SizeRequest, *, published: bool) ->
         if family.published is None:
             raise UsageError(f"--published: KD-MRI has no network '{request.network}'; leave --network out")
         arguments |= family.published
+    arguments |= request.inherited
     return _resized(Architecture(network_class_name=family.class_name, arch_kwargs=arguments), family, request)
 
 
@@ -171,6 +192,32 @@ def planned_loss(architecture: Architecture) -> dict[str, Any]:
     """Return the loss on the true images that a network has unless another is asked for."""
     name = _short_name(architecture)
     return {"name": "l1" if name is None else NETWORKS[name].loss}
+
+
+def planned_training(architecture: Architecture) -> dict[str, Any]:
+    """Return what a network's recipe has instead of the usual, by name."""
+    name = _short_name(architecture)
+    return {} if name is None else dict(NETWORKS[name].training)
+
+
+def planned_generative(architecture: Architecture, baseline: str | None) -> Generative | None:
+    """Return how a generative network is trained; ``None`` for another.
+
+    Args:
+        architecture: The network.
+        baseline: Of a trained one, ``MODEL_FOLDER[:FOLD]``; it is kept as it is.
+
+    Raises:
+        UsageError: If the network has no baseline to load.
+    """
+    name = _short_name(architecture)
+    settings = None if name is None else NETWORKS[name].generative
+    if baseline is not None and name != "texture_net":
+        raise UsageError("--baseline: only texture_net starts from a trained one; type --network texture_net")
+    if settings is None:
+        return None
+    chosen = {} if baseline is None else {"baseline": baseline, "freeze_baseline": True}
+    return parse_generative({**settings, **chosen}, "generative")
 
 
 def _short_name(architecture: Architecture) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.json_blocks import check_choice, check_keys, check_number, read_block
+from nnunet_kd.recon.planning.generative_block import Generative, parse_generative
 
 SCHEMES = ("max", "percentile", "reference_max")
 SCOPES = ("slice", "volume")
@@ -103,6 +104,7 @@ class Configuration:
         training: The recipe.
         student_branches: The student for whom this network is a student-friendly teacher: during training the
             student's cascades branch off from it. ``None`` for every other network.
+        generative: How a generative network is trained; ``None`` for every other.
     """
 
     data_identifier: str
@@ -114,6 +116,7 @@ class Configuration:
     metrics: tuple[str, ...] = ("psnr", "ssim", "nmse")
     training: Training = field(default_factory=Training)
     student_branches: Architecture | None = None
+    generative: Generative | None = None
 
 
 def parse_normalisation(data: Mapping[str, Any], where: str) -> Normalisation:
@@ -135,7 +138,7 @@ def parse_configuration(data: Mapping[str, Any], where: str) -> Configuration:
     # imported here: the losses need torch, reading a block's shape does not
     from nnunet_kd.recon.training.supervision import build_supervision
 
-    crop, branches = data.get("crop"), data.get("student_branches")
+    crop, branches, generative = data.get("crop"), data.get("student_branches"), data.get("generative")
     configuration = read_block(
         Configuration,
         data,
@@ -145,6 +148,7 @@ def parse_configuration(data: Mapping[str, Any], where: str) -> Configuration:
         metrics=tuple(data.get("metrics", Configuration.metrics)),
         training=_parse_training(data.get("training", {}), f"{where}, training"),
         student_branches=None if branches is None else _parse_architecture(branches, f"{where}, student_branches"),
+        generative=None if generative is None else parse_generative(generative, f"{where}, generative"),
     )
     check_number(configuration.batch_size, f"{where}, batch_size", at_least=1, whole=True)
     check_number(configuration.n_neighbours, f"{where}, n_neighbours", at_least=0, whole=True)

@@ -49,6 +49,7 @@ def _teacher(
     fingerprint: Mapping[str, Any],
 ) -> ReconPlans:
     from nnunet_kd.recon.planning import planner
+    from nnunet_kd.recon.planning.baseline import after_baseline
     from nnunet_kd.recon.planning.distillation import student_friendly, student_plans_name
     from nnunet_kd.recon.planning.networks import SizeRequest
 
@@ -71,8 +72,9 @@ def _teacher(
         normalisation=plan_options.normalisation_settings(options),
         batch_size=options.batch_size,
         gpu_memory=options.gpu_memory,
+        baseline=options.baseline,
     )
-    plans = planner.plan(dataset, fingerprint, request)
+    plans = planner.plan(dataset, fingerprint, after_baseline(request))
     return student_friendly(plans, size) if friendly else plans
 
 
@@ -132,6 +134,10 @@ def described(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> list[str]:
         if settings is not None:
             terms = ", ".join(f"{term.weight:g} {term.name}" for term in settings.losses) or "no distillation"
             lines.append(f"{'':<14}{terms}; {one.training.schedule}; {len(settings.teachers)} teachers")
+        if one.generative is not None:
+            base = "its own" if one.generative.baseline is None else one.generative.baseline
+            kept = ", kept as it is" if one.generative.freeze_baseline else ""
+            lines.append(f"{'':<14}against a discriminator; baseline {base}{kept}")
         if one.student_branches is not None:
             branches = n_parameters(one.student_branches)
             lines.append(f"{'':<14}student-friendly: branches of a student of {branches:,} parameters")

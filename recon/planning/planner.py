@@ -10,7 +10,14 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.model_folder import write_json_atomically
 from nnunet_kd.recon.data.dataset import RawDataset
 from nnunet_kd.recon.planning.memory import kept_bytes_per_pixel, planned_batch_size
-from nnunet_kd.recon.planning.networks import SizeRequest, planned_loss, teacher_architecture, with_context
+from nnunet_kd.recon.planning.networks import (
+    SizeRequest,
+    planned_generative,
+    planned_loss,
+    planned_training,
+    teacher_architecture,
+    with_context,
+)
 from nnunet_kd.recon.planning.plans import (
     Architecture,
     Configuration,
@@ -42,6 +49,8 @@ class PlanRequest:
         normalisation: Settings, by name.
         batch_size: Slices per step.
         gpu_memory: Budget [GB].
+        baseline: Of a generative network, ``MODEL_FOLDER[:FOLD]``.
+        only: Name of the one configuration to plan; ``None`` plans all.
     """
 
     plans_name: str
@@ -53,6 +62,8 @@ class PlanRequest:
     normalisation: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     gpu_memory: float = GPU_MEMORY
+    baseline: str | None = None
+    only: str | None = None
 
 
 # KD-MRI as its released code trains, see docs/reference/recon-plans.md
@@ -144,9 +155,11 @@ def planned_configurations(
     # single slices of one coil are stored whole, whatever is done with them: all plans share them
     shared = settings["acquisition"] == "single_coil" and planned_normalisation(request).scope == "slice"
     folder = f"{SHARED_PLANS if shared else request.plans_name}_2d"
-    configurations = {"2d": planned_configuration(architecture, fingerprint, request, folder)}
+    configurations = {}
+    if request.only != "2d_neighbours":
+        configurations["2d"] = planned_configuration(architecture, fingerprint, request, folder)
     neighbours = with_context(architecture, NEIGHBOURS)
-    if neighbours is not None and not request.published:
+    if neighbours is not None and not request.published and request.only != "2d":
         configurations["2d_neighbours"] = planned_configuration(neighbours, fingerprint, request, folder, NEIGHBOURS)
     return configurations
 
@@ -168,7 +181,8 @@ def planned_configuration(
         crop=planned_crop(fingerprint),
         loss=request.loss or planned_loss(architecture),
         metrics=PUBLISHED_METRICS if request.published else METRICS,
-        training=Training(**{**vars(base), **request.training}),
+        training=Training(**{**vars(base), **planned_training(architecture), **request.training}),
+        generative=planned_generative(architecture, request.baseline),
     )
     if request.batch_size is None and request.published:
         return configuration

@@ -19,7 +19,7 @@ from nnunet_kd.recon.training.progress import plot_progress
 from nnunet_kd.recon.training.ranks import gather
 from nnunet_kd.recon.training.rates import learning_rate
 from nnunet_kd.recon.training.trainer import ReconTrainer
-from nnunet_kd.recon.training.validation import is_better, mean_scores, validate
+from nnunet_kd.recon.training.validation import is_better, validate_epoch
 
 SECONDS_BETWEEN_SAVES = 600
 SHORT_TRAINING = 100  # epochs, below which every epoch is saved
@@ -93,12 +93,14 @@ class Loop:
         self.say(f"Epoch {epoch}, learning rate {rate:.3g}")
         started = time.time()
         parts = self._train()
-        scores = mean_scores(validate(trainer))
+        scores = validate_epoch(trainer)
         self.log.add(
             {RATE: rate, START: started, END: time.time(), **parts, **{SCORE + k: v for k, v in scores.items()}}
         )
         self.epoch += 1
         self._report(scores)
+        if self._is_first:
+            trainer.show(self._folder, epoch)
         self._keep(scores)
 
     def _train(self) -> dict[str, float]:

@@ -27,7 +27,7 @@ def plot_progress(log: EpochLog, path: Path) -> None:
     parts = {f"{name.removeprefix(PART)}, unweighted": row for name, row in _starting(log, PART).items()}
     _draw(losses, "training loss", {"minimised sum": log.values[LOSS], **(parts if len(parts) > 1 else {})})
     measured = {name.removeprefix(SCORE): row for name, row in _starting(log, SCORE).items()}
-    _draw(scores, "validation PSNR [dB]", {name: row for name, row in measured.items() if name == "PSNR"})
+    _draw(scores, "validation PSNR [dB]", {name: row for name, row in measured.items() if name.startswith("PSNR")})
     if "SSIM" in measured:
         _draw(scores.twinx(), "validation SSIM", {"SSIM": measured["SSIM"]}, first=1)
     _draw(times, "epoch duration [s]", {"": log.durations()})

@@ -1,6 +1,7 @@
 """The trainer: one network, its data and what it learns from; the loop is in :mod:`nnunet_kd.recon.training.loop`."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from nnunet_kd.distillation.ranks import Place
 from nnunet_kd.distillation.support import seed_everything
 from nnunet_kd.errors import UsageError
 from nnunet_kd.recon.data.samples import PreprocessedCases, Sample, sample_settings
+from nnunet_kd.recon.physics.acquisition import Acquisition
 from nnunet_kd.recon.planning.plan_blocks import Training
 from nnunet_kd.recon.planning.plans import build_network
 from nnunet_kd.recon.training.batches import to_device
@@ -32,6 +34,7 @@ class ReconTrainer:
     Attributes:
         networks: Names of the classes it trains; empty: any.
         distils: Whether it reads the plans' kd block.
+        adversarial: Whether it reads their generative block.
         run: Which training it is.
         training: The recipe, with the kd block's budget in it.
         seed: Of initialisation and sampling.
@@ -50,6 +53,7 @@ class ReconTrainer:
 
     networks: ClassVar[tuple[str, ...]] = ()
     distils: ClassVar[bool] = False
+    adversarial: ClassVar[bool] = False
 
     def __init__(self, run: Run, device: torch.device, place: Place = ALONE) -> None:
         self.run, self.device, self.place = run, device, place
@@ -95,6 +99,11 @@ class ReconTrainer:
             raise UsageError(
                 f"the plans '{self.run.plans.plans_name}' have a kd block, which {self.run.trainer} does not read; "
                 f"type -tr {name}KDTrainer, also for a control without teacher, or -p nnUNetReconPlans"
+            )
+        if not self.adversarial and self.run.configuration.generative is not None:
+            raise UsageError(
+                f"the plans '{self.run.plans.plans_name}' have a generative block, which {self.run.trainer} does not "
+                f"read; type -tr {name}Trainer"
             )
         check_share(self.run.configuration.batch_size, self.place.world_size)
 
@@ -177,6 +186,22 @@ class ReconTrainer:
 
     def after_backward(self) -> None:
         """Change gradients before they are used."""
+
+    # ---- what is validated ----
+
+    def reconstruct(self, acquisition: Acquisition) -> Tensor:
+        """Return the image that is validated, ``(B, H, W)``, complex or real."""
+        with self.precision.context():
+            image: Tensor = self.bare_network()(acquisition)
+        return image
+
+    def show(self, folder: Path, epoch: int) -> None:
+        """Write pictures of an epoch that ended, where the trainer has any; called on the first process.
+
+        Args:
+            folder: Of the fold.
+            epoch: Its number, from 0.
+        """
 
     # ---- state ----
 

@@ -4,6 +4,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.json_blocks import suggestion
 from nnunet_kd.recon.training.distilled import DistilledTrainer
 from nnunet_kd.recon.training.student_friendly import StudentFriendlyTrainer
+from nnunet_kd.recon.training.texture_trainers import StylishTrainer, TextureNetTrainer
 from nnunet_kd.recon.training.trainer import ReconTrainer
 
 
@@ -55,6 +56,18 @@ class VarNetKDTrainer(DistilledTrainer):
     networks = ("VarNet",)
 
 
+class AdaptiveCSNetTrainer(ReconTrainer):
+    """Adaptive-CS-Net, one network for many accelerations."""
+
+    networks = ("AdaptiveCSNet",)
+
+
+class AdaptiveCSNetKDTrainer(DistilledTrainer):
+    """Adaptive-CS-Net as a student: block by block from a wider one."""
+
+    networks = ("AdaptiveCSNet",)
+
+
 class SFTTrainer(StudentFriendlyTrainer):
     """DC-CNN as a student-friendly teacher, SFT-KD-Recon's method."""
 
@@ -70,6 +83,10 @@ TRAINERS: dict[str, type[ReconTrainer]] = {
         UNetKDTrainer,
         VarNetTrainer,
         VarNetKDTrainer,
+        AdaptiveCSNetTrainer,
+        AdaptiveCSNetKDTrainer,
+        TextureNetTrainer,
+        StylishTrainer,
         SFTTrainer,
         ReconTrainer,
         DistilledTrainer,

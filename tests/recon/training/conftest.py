@@ -137,11 +137,12 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Draw no progress.png where a test does not ask for it."""
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr("nnunet_kd.recon.training.loop.plot_progress", lambda *_: None)
+        monkeypatch.setattr("nnunet_kd.recon.training.sample_pictures.write_pictures", lambda *_: None)
 
 
 @pytest.fixture
 def pictures() -> None:
-    """Ask for progress.png."""
+    """Ask for progress.png and pictures of samples."""
 
 
 @pytest.fixture
