@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_kd.cases import FaultyCasesError, map_cases
+from nnunet_kd.cases import FaultyCasesError, map_cases, paying_workers
 from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.planning.model_folder import read_json_object, write_json_atomically
 from nnunet_kd.recon.data.cases import ENDING, check_values, write_volume
-from nnunet_kd.recon.data.dataset import DATASET_JSON, TASKS, TEST, TRAINING, check_settings
+from nnunet_kd.recon.data.dataset import DATASET_JSON, SIMULATED, TASKS, TEST, TRAINING, check_settings
 from nnunet_kd.recon.data.formats import source_format
 from nnunet_kd.recon.data.formats.source import ReadOptions, SourceCase, SourceFormat
 from nnunet_kd.recon.data.parts import Parts, SplitOptions, deal_out
 
 _SECONDS, _BYTES_PER_SECOND = 0.01, 50e6  # rough: of opening a case, of reading and transforming it
-_CLUSTER_SECONDS = 2.0  # that processes need to start
 _SAMPLE = 20
 
 
@@ -63,6 +62,11 @@ class Job:
     def format(self) -> SourceFormat:
         """What knows the source."""
         return source_format(self.format_name)
+
+    @property
+    def kspace(self) -> str:
+        """Where the k-space comes from."""
+        return SIMULATED if self.read.phase else self.format.kspace
 
 
 @dataclass(frozen=True)
@@ -205,17 +209,9 @@ def _map(job: Job, function: Any, items: Sequence[Any], description: str) -> lis
         description=description,
         name=_name,
         scheduler=job.scheduler,
-        n_workers=_n_workers(job, len(items), seconds),
+        n_workers=job.n_processes and paying_workers(len(items), seconds, job.n_processes),
         seconds_per_case=seconds,
     )
-
-
-def _n_workers(job: Job, n_items: int, seconds: float) -> int | None:
-    """Return as many processes as were asked for, none beside this one where starting them takes longer."""
-    if job.scheduler or job.n_processes is None:
-        return None
-    saved = n_items * seconds * (1 - 1 / job.n_processes)
-    return job.n_processes if saved > _CLUSTER_SECONDS else 0
 
 
 def _name(item: SourceCase | tuple[SourceCase, Path]) -> str:
@@ -271,7 +267,7 @@ def _content(
         "name": job.name,
         **degradation,
         "acquisition": "single_coil" if single else "multi_coil",
-        "kspace": job.format.kspace,
+        "kspace": job.kspace,
         "patients": {name: parts.patients[name] for name in (*parts.training, *parts.test)},
         **({"splits": parts.splits} if parts.splits else {}),
         "numTraining": len(parts.training),

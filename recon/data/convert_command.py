@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from math import pi
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--patients", metavar="FILE", type=Path, help="JSON object {case: patient}")
     add("--crop", metavar=_SHAPE, nargs=2, type=int, help="size of the target, about the centre (the source's)")
     add("--matrix", metavar=_SHAPE, nargs=2, type=int, help="crop or pad images to this size")
+    add("--phase", metavar="RADIANS", type=float, help="give magnitude images a smooth phase, at most pi (none)")
     add("--key", metavar="KEY", help="of images in HDF5 files (image)")
     add("--axis", type=int, choices=(0, 1, 2), help="of NIfTI volumes along which the slices lie (2)")
     add("--acquisition", choices=("single_coil", "multi_coil"), help="where the source has both")
@@ -106,7 +108,7 @@ def _checked(job: Job) -> Checked:
 def _read_options(options: argparse.Namespace) -> ReadOptions:
     taken = source_format(options.format).options
     chosen: dict[str, Any] = {}
-    for name in ("acquisition", "acceleration", "key", "axis", "matrix", "crop"):
+    for name in ("acquisition", "acceleration", "key", "axis", "matrix", "crop", "phase"):
         value = getattr(options, name)
         if value is None:
             continue
@@ -114,6 +116,8 @@ def _read_options(options: argparse.Namespace) -> ReadOptions:
             fitting = ", ".join(other for other in FORMATS if name in source_format(other).options)
             raise UsageError(f"--{name} has no meaning for format {options.format}, only for: {fitting}")
         chosen[name] = _size(value, name) if isinstance(value, list) else value
+    if not 0 <= chosen.get("phase", 0) <= pi:
+        raise UsageError(f"expected --phase to be from 0 to pi = {pi:.4f} radians, got {chosen['phase']:g}")
     return ReadOptions(**chosen)
 
 
@@ -153,7 +157,7 @@ def _truncation(factors: Sequence[float] | None) -> list[float] | None:
 def _typed(options: argparse.Namespace) -> list[Any]:
     """Return the words that repeat this conversion; files by their names, as the record travels."""
     words: list[Any] = [options.format, "-i", options.source.name, "-d", options.number, "-n", options.name]
-    for name in ("sampling", "acquisition", "acceleration", "key", "axis", "matrix", "crop", "truncation"):
+    for name in ("sampling", "acquisition", "acceleration", "key", "axis", "matrix", "crop", "phase", "truncation"):
         value = getattr(options, name)
         if value is not None:
             words += [f"--{name}", *(value if isinstance(value, list) else [value])]
@@ -175,8 +179,8 @@ def _summarise(job: Job, checked: Checked, *, written: bool) -> None:
     sizes = Counter(one.matrix for one in facts)
     shown = ", ".join(f"{size[0]}x{size[1]} ({count})" for size, count in sizes.most_common(5))
     print(f"  k-space matrices: {shown}{', ...' if len(sizes) > 5 else ''}")
-    if job.format.kspace != MEASURED:
-        print(f"  k-space is {job.format.kspace}: scores on it say little about measured data")
+    if job.kspace != MEASURED:
+        print(f"  k-space is {job.kspace}: scores on it say little about measured data")
     if not written:
         print("nothing is wrong with it; nothing was written")
         return

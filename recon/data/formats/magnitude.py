@@ -1,10 +1,11 @@
 """Magnitude images, NIfTI or HDF5, turned into retrospective k-space.
 
 The k-space of a magnitude is conjugate-symmetric and free of the scanner's phase and noise (an "inverse crime"):
-results on it are labelled so and say little about measured data.
+results on it are labelled so and say little about measured data. With a smooth simulated phase it is not symmetric.
 """
 
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nnunet_kd.recon.data.formats.source import (
 )
 from nnunet_kd.recon.data.hdf5 import dataset_of, opened
 from nnunet_kd.recon.data.nifti_slices import moved_affine, read_nifti
+from nnunet_kd.recon.data.phantoms import smooth_phase
 
 _HDF5 = (".h5", ".hdf5")
 _LAYOUT = f"a folder with magnitude images, {', '.join((*NIFTI, *_HDF5))}"
@@ -48,6 +50,8 @@ def _case(file: Path) -> SourceCase:
 
 def read(case: SourceCase, options: ReadOptions) -> Volume:
     """Read a volume and transform it; empty slices at both ends are left out.
+
+    A phase that is asked for is the same in all slices and drawn from the case's name.
 
     The attributes ``first_slice``, ``source_slices`` and ``source_matrix`` tell what was left out; of NIfTI files
     ``affine`` (16 numbers) is the target's and ``slice_axis`` the axis along which its slices lay.
@@ -81,9 +85,15 @@ def read(case: SourceCase, options: ReadOptions) -> Volume:
         moved = moved_affine(affine, (first, starts[0], starts[1]), options.axis)
         attributes |= {"affine": moved.ravel(), "slice_axis": options.axis}
     source = "nifti" if affine is not None else "hdf5"
-    return make_volume(
-        case.name, to_kspace(images), patient=case.patient, target=target, source_format=source, **attributes
-    )
+    kspace = to_kspace(images * _phase_factor(case.name, matrix, options.phase))
+    return make_volume(case.name, kspace, patient=case.patient, target=target, source_format=source, **attributes)
+
+
+def _phase_factor(name: str, matrix: tuple[int, int], largest: float) -> NDArray[np.complex64] | float:
+    if not largest:
+        return 1.0
+    phase = smooth_phase(matrix, largest, np.random.default_rng(zlib.crc32(name.encode())))
+    return np.exp(1j * phase).astype(np.complex64)
 
 
 def _read_hdf5(path: Path, key: str) -> NDArray[np.float32]:
@@ -112,5 +122,5 @@ FORMAT = SourceFormat(
     kspace=MAGNITUDE_DERIVED,
     find=find,
     read=read,
-    options=("key", "axis", "matrix", "crop"),
+    options=("key", "axis", "matrix", "crop", "phase"),
 )

@@ -42,6 +42,7 @@ class ReadOptions:
         axis: Of a NIfTI volume along which the slices lie.
         matrix: Size ``(H, W)`` to crop or pad images to, ``None`` to keep theirs.
         crop: Size ``(h, w)`` of the target, ``None`` for the source's.
+        phase: Largest phase [rad] that magnitude images are given; 0 leaves them real.
     """
 
     acquisition: str | None = None
@@ -50,6 +51,7 @@ class ReadOptions:
     axis: int = 2
     matrix: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
+    phase: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

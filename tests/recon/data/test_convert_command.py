@@ -87,21 +87,32 @@ def test_a_kd_mri_source_keeps_its_mask(raw: Path, tmp_path: Path) -> None:
     assert dataset.splits == [{"train": ["train_0000"], "val": ["validation_0000"]}]
 
 
+@pytest.mark.parametrize(
+    ("phase", "label"), [((), "retrospective, magnitude-derived"), (("--phase", 1.5), "retrospective, simulated")]
+)
 def test_magnitude_images_become_labelled_k_space(
-    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], phase: tuple[object, ...], label: str
 ) -> None:
     (tmp_path / "acdc").mkdir()
     for name in ("patient001_frame01", "patient001_frame12", "patient002_frame01"):
         with h5py.File(tmp_path / "acdc" / f"{name}.h5", "w") as file:
             file["image"] = np.ones((2, 8, 6))
     words = ("--matrix", 6, 6, "--truncation", 2, 2, "--test-patients", "patient001")
-    assert _convert("magnitude", "-i", tmp_path / "acdc", "-d", 3, "-n", "ACDC", *words) == 0
+    assert _convert("magnitude", "-i", tmp_path / "acdc", "-d", 3, "-n", "ACDC", *words, *phase) == 0
     dataset = open_dataset("3")
     assert (list(dataset.training), len(dataset.test)) == (["patient002_frame01"], 2)
     assert (dataset.settings["task"], dataset.settings["truncation"]) == ("super_resolution", {"factor": [2, 2]})
-    assert dataset.settings["kspace"] == "retrospective, magnitude-derived"
+    assert dataset.settings["kspace"] == label
     assert read_volume(dataset.training["patient002_frame01"]).kspace.shape == (2, 1, 6, 6)
-    assert "retrospective, magnitude-derived" in capsys.readouterr().out
+    assert f"k-space is {label}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("phase", [-1, 4, "nan"])
+def test_a_phase_beyond_the_circle_is_refused(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], phase: object
+) -> None:
+    assert _convert("magnitude", "-i", tmp_path, "-d", 3, "-n", "ACDC", "--phase", phase) == 2
+    assert "expected --phase to be from 0 to pi" in capsys.readouterr().err
 
 
 def test_check_writes_nothing(raw: Path, knee: Path) -> None:
@@ -171,6 +182,7 @@ def test_every_fault_is_listed(raw: Path, knee: Path, capsys: pytest.CaptureFixt
     ("words", "message"),
     [
         (("--axis", 1), "--axis has no meaning for format fastmri, only for: magnitude"),
+        (("--phase", 1), "--phase has no meaning for format fastmri, only for: magnitude"),
         (("--link", "--crop", 2, 2), "--link needs files that stay as they are"),
         (("--sampling", "sparkling"), "sampling, mask: expected one of"),
         (("--sampling", "random:speed=3"), "unknown key 'speed'"),

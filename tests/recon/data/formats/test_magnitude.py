@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.data.arrays import to_images
 from nnunet_kd.recon.data.formats.magnitude import FORMAT
 from nnunet_kd.recon.data.formats.source import ReadOptions
 from nnunet_kd.recon.data.nifti_slices import write_nifti
@@ -43,6 +44,20 @@ def test_the_image_is_the_target_and_k_space_its_transform(tmp_path: Path) -> No
     corner = np.fft.ifftshift(volume.kspace[:, 0], axes=(1, 2))
     assert np.allclose(np.fft.fftshift(np.fft.ifft2(corner, norm="ortho"), axes=(1, 2)), images, atol=1e-6)
     assert volume.header.source_format == "hdf5"
+
+
+def test_a_simulated_phase_is_smooth_and_leaves_the_target(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(0.5, 1, (3, 16, 12)).astype(np.float32)
+    _hdf5(tmp_path / "a.h5", images)
+    _hdf5(tmp_path / "b.h5", images)
+    first, second = (FORMAT.read(case, ReadOptions(phase=2.0)) for case in FORMAT.find(tmp_path, ReadOptions()))
+    assert np.array_equal(first.target, images)
+    for volume in (first, second):
+        found = to_images(volume.kspace)[:, 0]
+        assert np.allclose(np.abs(found), images, atol=1e-5)
+        assert np.abs(np.angle(found)).max() == pytest.approx(2.0, abs=1e-4)
+        assert max(np.abs(np.diff(np.unwrap(np.angle(found), axis=axis), axis=axis)).max() for axis in (1, 2)) < 1
+    assert not np.allclose(first.kspace, second.kspace)
 
 
 def test_slices_are_cropped_and_padded_to_one_matrix(tmp_path: Path) -> None:
