@@ -111,7 +111,7 @@ def map_cases(
     """
     todo = list(cases)
     if n_workers is None and scheduler is None:
-        n_workers = _suitable_workers(len(todo), seconds_per_case)
+        n_workers = paying_workers(len(todo), seconds_per_case, _n_cores())
     if n_workers is not None and scheduler is None:
         n_workers = _bounded(n_workers, len(todo))
     outcomes: dict[int, _Outcome[R]] = {}
@@ -145,9 +145,19 @@ def _say_once(line: str) -> None:
     logger.warning(line)
 
 
-def _suitable_workers(n_cases: int, seconds_per_case: float) -> int:
-    """Return 0 where starting a cluster would take longer than it saves."""
-    workers = max(1, min(_n_cores(), n_cases))
+def paying_workers(n_cases: int, seconds_per_case: float, at_most: int) -> int:
+    """Return how many processes are worth their start: 0 where they take longer to start than they save.
+
+    Args:
+        n_cases: How many cases there are.
+        seconds_per_case: Rough time one case takes.
+        at_most: How many processes may be started.
+
+    Example:
+        >>> paying_workers(10, 1.0, at_most=4), paying_workers(10, 0.1, at_most=4)
+        (4, 0)
+    """
+    workers = max(1, min(at_most, n_cases))
     saved = n_cases * seconds_per_case * (1 - 1 / workers)
     return workers if saved > _CLUSTER_START_SECONDS else 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd import __version__
-from nnunet_kd.cases import Fault, FaultyCasesError, map_cases
+from nnunet_kd.cases import Fault, FaultyCasesError, map_cases, paying_workers
 from nnunet_kd.dataset_conversion.challenge import Case, DatasetDescription
 from nnunet_kd.dataset_conversion.incoming.checking import CheckedCase, check_case
 from nnunet_kd.dataset_conversion.incoming.folds import patient_folds
@@ -23,7 +23,6 @@ from nnunet_kd.output import continued_folder, move_into_place
 # Rough, to judge whether more processes pay; a wrong guess costs seconds at most.
 _SECONDS, _BYTES_PER_SECOND = 0.01, 10e6  # of opening a case's files, of reading them
 _LINK_SECONDS = 0.002
-_CLUSTER_SECONDS = 2.0  # that processes need to start
 _SAMPLE = 20
 RECORD = "conversion.json"
 SPLITS = "splits_final.json"
@@ -109,17 +108,10 @@ def _run(job: Job, function: Any, items: Sequence[Any], description: str, second
         description=description,
         name=_name,
         scheduler=job.scheduler,
-        n_workers=_n_workers(job, len(items), seconds),
+        n_workers=job.n_processes and paying_workers(len(items), seconds, job.n_processes),
         seconds_per_case=seconds,
     )
 
-
-def _n_workers(job: Job, n_items: int, seconds: float) -> int | None:
-    """Return as many processes as were asked for, none beside this one where starting them takes longer."""
-    if job.scheduler or job.n_processes is None:
-        return None
-    saved = n_items * seconds * (1 - 1 / job.n_processes)
-    return job.n_processes if saved > _CLUSTER_SECONDS else 0
 
 
 def _seconds_per_case(cases: Sequence[Case]) -> float:

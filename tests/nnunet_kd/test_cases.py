@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_kd.cases import FaultyCasesError, map_cases
+from nnunet_kd.cases import FaultyCasesError, _say_once, map_cases
 from nnunet_kd.errors import UsageError
 
 # here and on two processes: functions are nested, so that they travel by value to processes that know no test module
@@ -125,6 +125,7 @@ def test_no_more_processes_start_than_there_are_cases_and_cores(
 
     monkeypatch.setattr("nnunet_kd.cases._client", refuse)
     monkeypatch.setattr("dask.system.CPU_COUNT", n_cores)
+    _say_once.cache_clear()  # another test of this process may have heard it
     for _ in range(2):
         with pytest.raises(UsageError, match="no cluster"):
             map_cases(abs, range(3), description="few", n_workers=99999999999999)
