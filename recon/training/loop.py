@@ -1,5 +1,6 @@
 """The loop over epochs, with nnU-Net's habits: log, picture, checkpoints, and going on after an interruption."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -145,7 +146,8 @@ class Loop:
         return next(read_batches(trainer.cases, trainer.settings, self._batches(0)[:1], seed=trainer.seed, epoch=0))
 
     def _report(self, scores: Mapping[str, float]) -> None:
-        values = {name.removeprefix(PART): row[-1] for name, row in self.log.values.items() if name.startswith(PART)}
+        parts = {name.removeprefix(PART): row[-1] for name, row in self.log.values.items() if name.startswith(PART)}
+        values = {name: value for name, value in parts.items() if not math.isnan(value)}  # NaN: not in this stage
         loss = self.log.values[LOSS][-1]
         for what in (f"train_loss {loss:.4g}", _line("unweighted", values), _line("validation", scores)):
             self.say(what)

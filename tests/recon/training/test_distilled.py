@@ -49,6 +49,8 @@ def test_joint_and_staged_learn_from_what_they_say(taught: Any, planned: Planned
     assert counted["part_supervision"] == counted["part_imitation"] == [False, False, True, True]
     assert log["lr"][0] == log["lr"][2] == 0.003
     assert log["train_loss"][1] < log["train_loss"][0]
+    texts = [path.read_text() for path in taught.fold("DCCNNKDTrainer", "nnUNetReconKDPlans").glob("training_log_*")]
+    assert not [text for text in texts if "nan" in text]
 
 
 def test_the_control_is_the_plain_trainer(taught: Any, planned: Planned) -> None:
