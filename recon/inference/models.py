@@ -11,6 +11,7 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.recon.data.samples import sample_settings
 from nnunet_kd.recon.deployment.bundle import bundle_network, is_recon_bundle, open_recon_bundle
 from nnunet_kd.recon.inference.predictor import Predictor
+from nnunet_kd.recon.inference.samples import SampleRequest, check_samples
 from nnunet_kd.recon.planning.plans import Configuration, ReconPlans
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def open_predictor(
     sampling: dict[str, Any] | None = None,
     precision: str = "float32",
     batch_size: int | None = None,
+    samples: SampleRequest | None = None,
 ) -> Predictor:
     """Load the networks of a model folder, or of a bundle, which fixes fold, device and precision.
 
@@ -49,6 +51,7 @@ def open_predictor(
         sampling: What replaces settings of the plans' masks.
         precision: ``float32`` or ``bfloat16``, of the convolutions.
         batch_size: ``None`` takes the plans'.
+        samples: Of generative networks; ``None``: the mean of a few, from seed 0 on.
 
     Raises:
         UsageError: If folder, folds or checkpoint are missing or damaged, or the settings mean nothing.
@@ -56,6 +59,7 @@ def open_predictor(
     from nnunet_kd.recon.training.models import load_network, open_recon_model
 
     if is_recon_bundle(Path(model_folder)):
+        check_samples(samples, [])
         _check_bundle_options(Path(model_folder), folds, device, precision)
         return _bundle_predictor(Path(model_folder), sampling or {}, batch_size)
     model = open_recon_model(model_folder)
@@ -64,6 +68,8 @@ def open_predictor(
         raise UsageError(f"expected a trained fold in {model.path}, found none; train with: nnunet_kd recon train")
     place = choose_device(device)
     networks = [load_network(model.path, fold, checkpoint)[0].to(place) for fold in chosen]
+    check_samples(samples, networks)
+    wanted = {} if samples is None else samples.settings()
     return Predictor(
         settings=changed_settings(model.plans, model.configuration, sampling or {}),
         networks=networks,
@@ -71,6 +77,7 @@ def open_predictor(
         batch_size=batch_size or model.configuration.batch_size,
         device=place,
         precision=precision,
+        **wanted,
     )
 
 
@@ -109,4 +116,7 @@ def changed_settings(plans: ReconPlans, configuration: Configuration, sampling: 
         return sample_settings(plans, configuration)
     if plans.sampling is None:
         raise UsageError("plans for super-resolution have no masks; leave --mask, --acceleration and the like out")
-    return sample_settings(replace(plans, sampling={**plans.sampling, **sampling}), configuration)
+    block = dict(plans.sampling)
+    if "acceleration" in sampling:
+        block.pop("center_fraction", None)  # it belongs to another acceleration
+    return sample_settings(replace(plans, sampling={**block, **sampling}), configuration)

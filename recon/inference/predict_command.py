@@ -31,6 +31,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got '{text}'")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the sub-verb."""
     add = parser.add_argument
@@ -46,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=_count, metavar="N", help="slices at once (default: the plans')")
     add("--threads", type=_count, metavar="N", help="cores (default: all)")
     add("--zero_filled", action="store_true", help="no network: the zero-filled images, as a baseline")
+    drawn = parser.add_argument_group("generative networks (default: the mean of 4 samples)")
+    drawn.add_argument("--samples", type=_count, metavar="N", help="write N samples, their mean and their spread")
+    drawn.add_argument("--seed", type=_seed, metavar="S", help="of the first sample (default: 0)")
     masks = parser.add_argument_group("fully sampled data: other masks than the plans'")
     masks.add_argument("--mask", metavar="NAME", help="kind of mask")
     masks.add_argument("--acceleration", type=float, metavar="R", help="nominal acceleration")
@@ -99,11 +108,15 @@ def _open(options: argparse.Namespace) -> Predictor:
     import torch
 
     from nnunet_kd.recon.inference.models import open_predictor, zero_filling
+    from nnunet_kd.recon.inference.samples import SampleRequest, check_samples
     from nnunet_kd.recon.training.models import open_recon_model
 
+    asked = options.samples is not None or options.seed is not None
+    samples = SampleRequest(n_samples=options.samples, seed=options.seed or 0) if asked else None
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.zero_filled:
+        check_samples(samples, [])
         model = open_recon_model(options.model)
         return zero_filling(model.plans, model.configuration, _sampling(options))
     return open_predictor(
@@ -114,6 +127,7 @@ def _open(options: argparse.Namespace) -> Predictor:
         sampling=_sampling(options),
         precision=options.precision,
         batch_size=options.batch_size,
+        samples=samples,
     )
 
 
@@ -121,19 +135,23 @@ def _reconstruct(predictor: Predictor, jobs: list[Job], options: argparse.Namesp
     from tqdm import tqdm
 
     from nnunet_kd.recon.inference.run import run_jobs, write_record
+    from nnunet_kd.recon.inference.samples import sample_folder, write_samples
 
     options.output.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(job.n_slices for job in jobs), desc="reconstruct", unit="slice") as bar:
-        entries, faults = run_jobs(predictor, jobs, bar.update)
+        entries, faults = run_jobs(predictor, jobs, bar.update, write=write_samples if options.samples else None)
     facts = {
         "model": "zero-filled" if options.zero_filled else str(options.model),
         "folds": options.folds,
         "checkpoint": options.checkpoint,
         "precision": options.precision,
         "sampling": _sampling(options) or "as planned",
+        **({"samples": list(predictor.seeds)} if options.samples else {}),
     }
     if entries:
         write_record(options.output, facts, entries)
+        for seed in predictor.seeds if options.samples else ():
+            write_record(sample_folder(options.output, seed), {**facts, "seed": seed}, entries)
         rates = [entry["true_acceleration"] for entry in entries.values()]
         print(f"{len(entries)} volumes in {options.output}; true acceleration {min(rates):.2f} to {max(rates):.2f}")
     for fault in faults:

@@ -14,6 +14,7 @@ from nnunet_kd.recon.data.cases import CaseHeader, Volume, read_header, read_vol
 from nnunet_kd.recon.data.preprocessed import neighbour_indices
 from nnunet_kd.recon.data.samples import Sample, SliceData, collate, make_sample, volume_scale
 from nnunet_kd.recon.evaluation.metrics import centre_crop
+from nnunet_kd.recon.networks.generative import MEAN_SAMPLES, GenerativeNetwork
 from nnunet_kd.recon.physics.acquisition import Acquisition
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Predictor:
         batch_size: Slices at once.
         device: Where the networks are.
         precision: Of the convolutions: ``float32`` or ``bfloat16``.
+        n_samples: Of generative networks, whose mean is the reconstruction.
+        seed: Of the first sample; the next ones count on from it.
     """
 
     settings: "SampleSettings"
@@ -41,6 +44,13 @@ class Predictor:
     batch_size: int = 4
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "float32"
+    n_samples: int = MEAN_SAMPLES
+    seed: int = 0
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the samples."""
+        return range(self.seed, self.seed + self.n_samples)
 
 
 def check_case(predictor: Predictor, path: Path) -> CaseHeader:
@@ -72,17 +82,37 @@ def slice_data(volume: Volume, index: int, n_neighbours: int) -> SliceData:
     )
 
 
-@torch.inference_mode()
 def reconstruct_batch(predictor: Predictor, acquisition: Acquisition) -> torch.Tensor:
-    """Return magnitudes ``(B, H, W)``, float32, on the batch's scale, on the CPU; the mean over networks."""
+    """Return magnitudes ``(B, H, W)``, float32, on the batch's scale, on the CPU; the mean over networks.
+
+    Of generative networks it is the mean over samples, too.
+    """
     if not predictor.networks:
         return acquisition.image.abs()
+    images = [image.mean(dim=0) for image in _images(predictor, acquisition)]
+    return torch.stack(images).mean(dim=0)
+
+
+def sample_batch(predictor: Predictor, acquisition: Acquisition) -> torch.Tensor:
+    """Return the samples of one generative network, magnitudes ``(P, B, H, W)``, float32, on the CPU."""
+    (found,) = _images(predictor, acquisition)
+    return found
+
+
+@torch.inference_mode()
+def _images(predictor: Predictor, acquisition: Acquisition) -> list[torch.Tensor]:
+    """Return the magnitudes of each network, ``(P, B, H, W)``; P is 1 for those that give one image."""
     moved = Acquisition(*(tensor.to(predictor.device) for tensor in acquisition))
     half = predictor.precision == "bfloat16"
+    found = []
     with torch.autocast(predictor.device.type, dtype=torch.bfloat16, enabled=half):
-        images = [network(moved) for network in predictor.networks]
-    mean = torch.stack([image.abs() if image.is_complex() else image for image in images]).mean(dim=0)
-    return mean.float().cpu()
+        for network in predictor.networks:
+            if isinstance(network, GenerativeNetwork):
+                images = network.samples(moved, predictor.seeds)
+            else:
+                images = network(moved)[None]
+            found.append((images.abs() if images.is_complex() else images).float().cpu())
+    return found
 
 
 def _samples(predictor: Predictor, volume: Volume) -> Iterator[Sample]:
@@ -113,6 +143,31 @@ def reconstruct(predictor: Predictor, path: Path, progress: Callable[[int], obje
     Raises:
         UsageError: If the file cannot be read or its data do not fit; names file and key.
     """
+    return _over_slices(predictor, path, progress, reconstruct_batch)
+
+
+def reconstruct_samples(
+    predictor: Predictor, path: Path, progress: Callable[[int], object] = int
+) -> NDArray[np.float32]:
+    """Return the samples of a case, ``(P, S, h, w)``, in the order of their seeds; else as :func:`reconstruct`.
+
+    Args:
+        predictor: Of one generative network.
+        path: Case file in fastMRI's layout.
+        progress: Called with the number of slices that were finished.
+
+    Raises:
+        UsageError: As :func:`reconstruct`.
+    """
+    return _over_slices(predictor, path, progress, sample_batch)
+
+
+def _over_slices(
+    predictor: Predictor,
+    path: Path,
+    progress: Callable[[int], object],
+    images_of: Callable[[Predictor, Acquisition], torch.Tensor],
+) -> NDArray[np.float32]:
     check_case(predictor, path)
     volume = read_volume(path)
     volume = replace(volume, target=None)
@@ -122,7 +177,7 @@ def reconstruct(predictor: Predictor, path: Path, progress: Callable[[int], obje
     def flush() -> None:
         if waiting:
             batch = collate(waiting)
-            found = reconstruct_batch(predictor, batch.acquisition) * torch.as_tensor(batch.scale)[:, None, None]
+            found = images_of(predictor, batch.acquisition) * torch.as_tensor(batch.scale)[:, None, None]
             images.append(found.numpy().astype(np.float32, copy=False))
             progress(len(waiting))
             waiting.clear()
@@ -132,7 +187,7 @@ def reconstruct(predictor: Predictor, path: Path, progress: Callable[[int], obje
         if len(waiting) == predictor.batch_size:
             flush()
     flush()
-    whole = np.concatenate(images)
+    whole = np.concatenate(images, axis=-3)
     crop = predictor.settings.crop
     return np.ascontiguousarray(whole if crop is None else centre_crop(whole, crop))
 

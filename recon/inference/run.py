@@ -62,9 +62,19 @@ def _job(file: Path, output: Path) -> Job:
 
 
 def run_jobs(
-    predictor: Predictor, jobs: Sequence[Job], progress: Callable[[int], object] = int
+    predictor: Predictor,
+    jobs: Sequence[Job],
+    progress: Callable[[int], object] = int,
+    *,
+    write: Callable[[Predictor, Job, Callable[[int], object]], None] | None = None,
 ) -> tuple[dict[str, Any], list[Fault]]:
     """Reconstruct and write every case.
+
+    Args:
+        predictor: What reconstructs.
+        jobs: The cases.
+        progress: Called with the number of slices that were finished.
+        write: What reconstructs a case and writes its files; ``None``: :func:`write_case`.
 
     Returns:
         What is known of each finished case (true acceleration, seconds), and the faults of the others.
@@ -74,8 +84,7 @@ def run_jobs(
     for job in jobs:
         start = perf_counter()
         try:
-            volume = reconstruct(predictor, job.source, progress)
-            write_reconstruction(job.target, volume, read_header(job.source))
+            (write or write_case)(predictor, job, progress)
             entries[job.target.name] = {
                 "true_acceleration": _acceleration(predictor, job.source),
                 "seconds": perf_counter() - start,
@@ -83,6 +92,16 @@ def run_jobs(
         except UsageError as error:
             faults.append(Fault(case=job.source.name, message=" ".join(str(error).split())))
     return entries, faults
+
+
+def write_case(predictor: Predictor, job: Job, progress: Callable[[int], object] = int) -> None:
+    """Reconstruct a case and write it.
+
+    Raises:
+        UsageError: As :func:`nnunet_kd.recon.inference.predictor.reconstruct`.
+    """
+    volume = reconstruct(predictor, job.source, progress)
+    write_reconstruction(job.target, volume, read_header(job.source))
 
 
 def _acceleration(predictor: Predictor, source: Path) -> float:

@@ -59,9 +59,7 @@ def _add_network_arguments(group: Any) -> None:  # noqa: ANN401
     group.add_argument("--network", choices=list(NETWORKS), help="default: dc_cnn; vdsr for super-resolution")
     for size in SIZES:
         group.add_argument(f"--{size}", type=int, metavar="N", help=f"{size} of the network")
-    group.add_argument(
-        "--baseline", metavar="MODEL_FOLDER[:FOLD]", help="trained baseline that texture_net starts from"
-    )
+    group.add_argument("--baseline", metavar="FOLDER[:FOLD]", help="model folder that texture_net starts from")
     group.add_argument("--shrink", type=int, metavar="N", help="divide the channels by N, at least 4 remain")
 
 
@@ -81,7 +79,7 @@ def _add_data_arguments(group: Any) -> None:  # noqa: ANN401
 
 def _add_training_arguments(group: Any) -> None:  # noqa: ANN401
     group.add_argument(
-        "--loss", metavar="NAME[:KEY=VALUE,...]", help="on the true images: l1 (default), ssim, l1_ssim, ms_ssim_l1"
+        "--loss", metavar="NAME[:KEY=VALUE,...]", help="on the true images: l1, ssim, l1_ssim, ms_ssim_l1"
     )
     for name, (kind, text) in _TRAINING.items():
         flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
@@ -154,9 +152,7 @@ def check_options(options: argparse.Namespace) -> None:
     if learns and data:
         raise UsageError(f"--teacher: a student sees its teacher's data; leave {', '.join(data)} out")
     if learns and options.baseline is not None:
-        raise UsageError(
-            "--baseline and --teacher exclude each other: a student learns from its teacher; leave one out"
-        )
+        raise UsageError("--baseline and --teacher exclude each other; leave one out")
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"--batch-size: expected a whole number >= 1, got {options.batch_size}")
     if options.random_teacher and not learns:

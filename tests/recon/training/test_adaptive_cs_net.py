@@ -11,11 +11,11 @@ from torch import nn
 from nnunet_kd.recon.physics.acquisition import Acquisition
 from nnunet_kd.recon.training.run import find_run
 from nnunet_kd.recon.training.trainer import ReconTrainer
-from nnunet_kd.recon.training.validation import mean_scores, validate
+from nnunet_kd.recon.training.validation import validate_epoch
 
 Planned = Callable[..., dict[str, Any]]
 LOSS = {"name": "ms_ssim_l1"}
-WIDE = "Dataset950_Discs/ReconTrainer__nnUNetReconWidePlans__2d"
+WIDE = "Dataset950_Discs/AdaptiveCSNetTrainer__nnUNetReconWidePlans__2d"
 
 
 def architecture(channels: int) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class ZeroFilled(nn.Module):
 def zero_filled_psnr(plans_name: str) -> float:
     trainer = ReconTrainer(find_run("950", "2d", "0", "ReconTrainer", plans_name), torch.device("cpu"))
     trainer.network = ZeroFilled()
-    return mean_scores(validate(trainer))["PSNR"]
+    return validate_epoch(trainer)["PSNR"]
 
 
 def logged(site: Any, trainer: str, plans_name: str) -> dict[str, list[float]]:
@@ -46,8 +46,8 @@ def logged(site: Any, trainer: str, plans_name: str) -> dict[str, list[float]]:
 def test_a_wide_one_learns_and_teaches_a_thin_one(site: Any, planned: Planned) -> None:
     wide = planned("nnUNetReconWidePlans", architecture=architecture(8), loss=LOSS, num_epochs=15)
     wide["sampling"] = {"mask": "random", "acceleration": [4, 8]}
-    assert site.train("ReconTrainer", wide) == 0
-    log = logged(site, "ReconTrainer", "nnUNetReconWidePlans")
+    assert site.train("AdaptiveCSNetTrainer", wide) == 0
+    log = logged(site, "AdaptiveCSNetTrainer", "nnUNetReconWidePlans")
     assert log["train_loss"][-1] < 0.8 * log["train_loss"][0]
     assert log["val_PSNR"][-1] > zero_filled_psnr("nnUNetReconWidePlans") + 1
 
@@ -57,8 +57,8 @@ def test_a_wide_one_learns_and_teaches_a_thin_one(site: Any, planned: Planned) -
         "nnUNetReconKDPlans", architecture=architecture(4), loss=LOSS, num_epochs=6, schedule="staged", kd=kd
     )
     thin["sampling"] = wide["sampling"]
-    assert site.train("DistilledTrainer", thin) == 0
-    log = logged(site, "DistilledTrainer", "nnUNetReconKDPlans")
+    assert site.train("AdaptiveCSNetKDTrainer", thin) == 0
+    log = logged(site, "AdaptiveCSNetKDTrainer", "nnUNetReconKDPlans")
     attention, imitation = (np.array(log[f"part_{term['name']}"]) for term in losses)
     assert np.isfinite(attention).tolist() == [True] * 3 + [False] * 3
     assert attention[2] < attention[0]
@@ -69,9 +69,9 @@ def test_the_attention_of_unlike_numbers_of_blocks_is_not_paired(
     site: Any, planned: Planned, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wide = planned("nnUNetReconWidePlans", architecture=architecture(4), loss=LOSS, num_epochs=1)
-    assert site.train("ReconTrainer", wide) == 0
+    assert site.train("AdaptiveCSNetTrainer", wide) == 0
     kd = {"teachers": [{"model_folder": WIDE}], "losses": [{"name": "attention_transfer"}]}
     thin = planned("nnUNetReconKDPlans", architecture=architecture(4), loss=LOSS, num_epochs=1, kd=kd)
     thin["configurations"]["2d"]["architecture"]["arch_kwargs"]["blocks"] = 1
-    assert site.train("DistilledTrainer", thin) != 0
+    assert site.train("AdaptiveCSNetKDTrainer", thin) != 0
     assert "1 middle layers, the teacher 2" in capsys.readouterr().err
