@@ -16,7 +16,7 @@ from nnunet_kd.cli import main
 from nnunet_kd.recon.data.phantoms import PhantomSettings, make_phantom_dataset
 from nnunet_kd.recon.deployment import export
 from nnunet_kd.recon.deployment.parts import part_names, recorded_shapes, save_parts, use_parts
-from nnunet_kd.recon.networks import DCCNN, VDSR, UNet
+from nnunet_kd.recon.networks import DCCNN, VDSR, UNet, VarNet
 from nnunet_kd.recon.physics.acquisition import Acquisition
 from nnunet_kd.recon.physics.operators import acquire
 from nnunet_kd.recon.planning.plans import build_network, read_plans
@@ -24,6 +24,8 @@ from nnunet_kd.recon.planning.plans import build_network, read_plans
 pytest.importorskip("openvino")
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "VarNet": lambda: VarNet(2, 2, 2, sensitivities="given"),
+    "VarNet, coils": lambda: VarNet(1, 2, 2, sensitivity_channels=2, sensitivity_pools=2),
     "DCCNN": lambda: DCCNN(2, 3, 6, data_consistency="learnable"),
     "DCCNN, magnitudes": lambda: DCCNN(2, 3, 6, complex_data=False),
     "VDSR": lambda: VDSR(3, 6),
@@ -32,19 +34,20 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 MODEL = "Dataset951_Heads/DCCNNTrainer__nnUNetReconPlans__2d"
 
 
-def acquisition(height: int, width: int) -> Acquisition:
+def acquisition(height: int, width: int, coils: int = 1) -> Acquisition:
     generator = torch.Generator().manual_seed(height)
-    kspace = torch.randn(2, 1, height, width, dtype=torch.complex64, generator=generator)
-    return acquire(kspace, (torch.arange(width) % 2 == 0).float()[None])
+    kspace = torch.randn(2, coils, height, width, dtype=torch.complex64, generator=generator)
+    mask = ((torch.arange(width) % 2 == 0) | ((torch.arange(width) - width // 2).abs() < 3)).float()[None]
+    return acquire(kspace, mask, torch.full_like(kspace, coils**-0.5))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.inference_mode()
 def test_parts_give_pytorchs_images_on_any_matrix(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = NETWORKS[name]().eval()
+    network, coils = NETWORKS[name]().eval(), 2 if "coils" in name else 1
     with recorded_shapes(network) as shapes:
-        network(acquisition(24, 20))
+        network(acquisition(24, 20, coils))
     assert list(shapes) == part_names(network)
     save_parts(network, shapes, tmp_path)
     other = deepcopy(network)
@@ -52,8 +55,8 @@ def test_parts_give_pytorchs_images_on_any_matrix(name: str, tmp_path: Path) -> 
         other.get_submodule(part).apply(lambda each: [p.zero_() for p in each.parameters()])
     exported = use_parts(other, list(shapes), tmp_path, threads=1)
     for shape in ((24, 20), (21, 30)):
-        expected = network(acquisition(*shape))
-        torch.testing.assert_close(exported(acquisition(*shape)), expected, rtol=1e-4, atol=1e-5)
+        expected = network(acquisition(*shape, coils))
+        torch.testing.assert_close(exported(acquisition(*shape, coils)), expected, rtol=1e-4, atol=1e-5)
     assert set(exported.state_dict()) == {key for key in network.state_dict() if not key.startswith(tuple(shapes))}
 
 
