@@ -1,9 +1,10 @@
 """Super-resolution of one subject's brain: zero-filled, teacher, student, student distilled, with a random teacher.
 
-One T1 volume trains, another one is tested, at the factor of KD-MRI (4 along each axis of a slice). One subject is no
-sample: differences are described slice by slice, without interval. K-space is made of magnitude images.
+One T1 volume trains, the other one is tested, and the other way round, at the factor of KD-MRI (4 along each axis of a
+slice). One subject is no sample: differences are described slice by slice, without interval. K-space is made of
+magnitude images.
 
-    python benchmarks/super_resolution.py run --train NIFTI --test NIFTI
+    python benchmarks/super_resolution.py run --head NIFTI --brain NIFTI
     python benchmarks/super_resolution.py report
 """
 
@@ -18,10 +19,11 @@ from study import HERE, Workplace, settings_of
 
 SETTINGS, RESULTS = settings_of("super_resolution")
 TEST = "test"
+ZERO = Run(arm=ZERO_FILLED, seed=0)
 
 
 def runs() -> list[Run]:
-    """Return all trainings, the teacher of a seed before its students."""
+    """Return the trainings of one direction, the teacher of a seed before its students."""
     return [Run(arm=arm, seed=seed) for seed in SETTINGS["seeds"] for arm in SETTINGS["arms"]]
 
 
@@ -41,12 +43,13 @@ def cut(source: Path, target: Path, slices: tuple[int, int, int]) -> None:
     nibabel.save(nibabel.Nifti1Image(np.asarray(chosen.dataobj, np.float32), chosen.affine), target)
 
 
-def convert(study: ReconStudy, volumes: Mapping[str, Path]) -> None:
+def convert(study: ReconStudy, volumes: Mapping[str, Path], trained_on: str) -> None:
     """Cut and convert once; everybody trains on the one volume and is tested on the other."""
-    source = study.place.folder / "source"
-    source.mkdir(exist_ok=True)
-    for part, file in volumes.items():
-        cut(file, source / f"{part}.nii.gz", tuple(SETTINGS["slices"][part]))
+    source = study.place.folder / "source" / trained_on
+    source.mkdir(parents=True, exist_ok=True)
+    for name, file in volumes.items():
+        part = "train" if name == trained_on else TEST
+        cut(file, source / f"{part}.nii.gz", tuple(SETTINGS["slices"][name]))
     study.convert("magnitude", "-i", source, "--truncation", *SETTINGS["factor"], "--test-patients", TEST)
 
 
@@ -67,29 +70,43 @@ def slice_scores(study: ReconStudy, predictions: Path) -> dict[str, Any]:
 def run_all(place: Workplace, volumes: Mapping[str, Path]) -> None:
     """Train and score what has no result yet."""
     # fold all: nothing is kept back to watch, and the last checkpoint counts
-    study = ReconStudy(place=place, settings=SETTINGS, name="Brain", fold="all")
-    convert(study, volumes)
-    todo = runs()
-    for number, run in enumerate(todo, 1):
-        path = RESULTS / f"{run.name}.json"
-        if path.is_file() and (study.is_trained(run) or run.arm != TEACHER):
-            continue
-        print(f"[{number}/{len(todo)}] {run.name}", flush=True)
+    studies = {
+        name: ReconStudy(place=place, settings={**SETTINGS, "dataset": number}, name="Brain", fold="all")
+        for name, number in SETTINGS["directions"].items()
+    }
+    for trained_on, study in studies.items():
+        convert(study, volumes, trained_on)
+    for run in runs():
+        for trained_on, study in studies.items():
+            run_one(study, run, trained_on)
+            if run.arm == TEACHER:
+                run_one(study, ZERO, trained_on)
+
+
+def run_one(study: ReconStudy, run: Run, trained_on: str) -> None:
+    """Train and score an arm, unless it has a result."""
+    name = f"{trained_on}_{run.name}"
+    path = RESULTS / f"{name}.json"
+    if path.is_file() and (run.arm != TEACHER or study.is_trained(run)):
+        return
+    print(name, flush=True)
+    seconds, model = 0.0, study.model_folder(Run(arm=TEACHER, seed=0) if run == ZERO else run)
+    if run != ZERO:
         seconds = study.train(run)
-        study.keep(run, path, slice_scores(study, study.predict(study.model_folder(run), run.name)), seconds)
-    zero_filled = Run(arm=ZERO_FILLED, seed=0)
-    path = RESULTS / f"{zero_filled.name}.json"
-    if not path.is_file():
-        model = study.model_folder(Run(arm=TEACHER, seed=0))
-        found = slice_scores(study, study.predict(model, zero_filled.name, ["--zero_filled"]))
-        study.keep(zero_filled, path, found, 0)
+    predictions = study.predict(model, name, ["--zero_filled"] if run == ZERO else [])
+    study.keep(run, path, slice_scores(study, predictions), seconds, trained_on=trained_on)
 
 
-def load() -> dict[str, list[Mapping[str, Any]]]:
-    """Return the finished runs by arm, zero-filling first, seeds in order."""
+def load() -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """Return the finished runs by what was trained on and by arm, zero-filling first, seeds in order."""
     everything = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    found = {arm: [run for run in everything if run["arm"] == arm] for arm in (ZERO_FILLED, *SETTINGS["arms"])}
-    return {arm: sorted(own, key=lambda run: int(run["seed"])) for arm, own in found.items() if own}
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for trained_on in SETTINGS["directions"]:
+        for arm in (ZERO_FILLED, *SETTINGS["arms"]):
+            own = [run for run in everything if (run["trained_on"], run["arm"]) == (trained_on, arm)]
+            if own:
+                found.setdefault(trained_on, {})[arm] = sorted(own, key=lambda run: int(run["seed"]))
+    return found
 
 
 def main() -> None:
@@ -97,13 +114,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True, dest="verb")
     verb = verbs.add_parser("run", help="train what has no result yet")
-    verb.add_argument("--train", type=Path, required=True, help="NIfTI volume to train on")
-    verb.add_argument("--test", type=Path, required=True, help="NIfTI volume of another subject")
+    verb.add_argument("--head", type=Path, required=True, help="T1 volume of a whole head, NIfTI")
+    verb.add_argument("--brain", type=Path, required=True, help="skull-stripped T1 volume of another subject, NIfTI")
     verb.add_argument("--work", type=Path, default=HERE / "work" / "super_resolution", help="scratch folder")
     verbs.add_parser("report", help="write the table and the plot into docs/")
     options = parser.parse_args()
     if options.verb == "run":
-        volumes = {"train": options.train.resolve(), TEST: options.test.resolve()}
+        volumes = {"head": options.head.resolve(), "brain": options.brain.resolve()}
         run_all(Workplace(options.work.resolve(), SETTINGS["threads"]), volumes)
         return
     from super_resolution_report import write

@@ -48,6 +48,6 @@ def test_one_subject_is_described_without_interval(load: Any) -> None:
     high = {"PSNR of slices": [20.5, 22.0, 21.9], "volume": {"PSNR": 21.5, "SSIM": 0.6}}
     arms = {"student": [{"scores": low}], "teacher": [{"scores": high}, {"scores": high}]}
     np.testing.assert_allclose(report.slices(arms["teacher"]), high["PSNR of slices"])
-    text = report.table(arms, {"teacher": "30.14 / 0.8659"})
+    text = report.table({"head": arms}, {"teacher": "30.14 / 0.8659"})
     assert "+0.50 (-0.10 to +1.00) | 2 of 3 | 30.14 / 0.8659" in text
     assert "[" not in text.replace("[dB]", "")
