@@ -86,6 +86,7 @@ def draw(runs: Runs, controls: Mapping[str, str], path: Path) -> None:
     means.set_xlabel("mean Dice")
     pairs.axvline(0, color="black", lw=0.8)
     pairs.set_xlabel("paired difference, same seeds")
+    pairs.locator_params(axis="x", nbins=5)
     beside = pairs.secondary_yaxis("right")
     beside.set_yticks(range(len(arms)), ["" if arm == controls[arm] else f"to {controls[arm]}" for arm in arms])
     figure.suptitle("dots: seeds (their number); bars: 95 % interval over cases; hollow: one seed", fontsize="medium")
