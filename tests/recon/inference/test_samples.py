@@ -71,7 +71,7 @@ def test_the_report_takes_the_folders(generative: Any, tmp_path: Path) -> None:
     output = generative.output
     arms = ["--arm", f"texture@8={output / 'seed_0'},{output / 'seed_1'}", "--arm", f"mean@8={output}"]
     words = ["-r", generative.cases, *arms, "--baseline", "mean", "-o", tmp_path / "report", "-np", "0"]
-    words += ["--metrics", "PSNR", "--patch", "8", "--stride", "8"]
+    words += ["--metrics", "PSNR", "--patch", "8", "--stride", "4"]
     assert cli.main(["recon", "hallucination_report", *map(str, words)]) == 0
     text = "".join(file.read_text() for file in (tmp_path / "report").glob("*.md"))
     assert "texture" in text
