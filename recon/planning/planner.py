@@ -211,6 +211,8 @@ def suitable_batch_size(configuration: Configuration, fingerprint: Mapping[str, 
     """
     if not gpu_memory > 0:
         raise UsageError(f"--gpu-memory: expected GB > 0, got {gpu_memory}")
+    if configuration.generative is not None:  # every sample is kept, and what the discriminator sees of it
+        gpu_memory /= 1 + configuration.generative.n_samples
     kept = kept_bytes_per_pixel(build_network(configuration), max(fingerprint["coils"]), 2 * configuration.n_neighbours)
     return planned_batch_size(kept, fingerprint["matrices"], fingerprint["n_slices"], gpu_memory)
 
