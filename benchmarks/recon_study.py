@@ -46,16 +46,19 @@ class ReconStudy:
 
     Attributes:
         place: Where it runs.
-        settings: ``dataset`` (number), ``budget`` (options) and ``arms``: per name ``options``, ``trainer``, and
-            ``taught`` if it is planned from the teacher of its seed.
+        settings: ``dataset`` (number), ``budget`` (options) and ``arms``: per name ``options``, ``trainer``,
+            ``taught`` if it is planned from the teacher of its seed, and ``edits`` of its configuration in the plans
+            (dotted key to value), for what no option sets.
         name: Of the data set, without its number.
         fold: That is trained.
+        teacher: The arm that teaches.
     """
 
     place: Workplace
     settings: Mapping[str, Any]
     name: str
     fold: str = "0"
+    teacher: str = TEACHER
 
     @property
     def dataset(self) -> str:
@@ -95,17 +98,30 @@ class ReconStudy:
             data: Options of ``plan`` about masks; a student sees its teacher's data.
         """
         arm = self.settings["arms"][run.arm]
-        teacher = Run(arm=TEACHER, seed=run.seed, acceleration=run.acceleration)
+        teacher = Run(arm=self.teacher, seed=run.seed, acceleration=run.acceleration)
         chosen = ["--teacher", self.model_folder(teacher)] if arm.get("taught") else data
         where = ["-d", self.settings["dataset"], "-p", run.plans]
         words = [*chosen, *arm["options"], *self.settings["budget"], "--seed", run.seed]
         self.call(f"{run.name}.plan", "plan", *where, "--overwrite", *words)
+        self._edit(run, arm.get("edits", {}))
         folds = ["--folds", 0] if self.fold == "all" else []
         self.call(f"{run.name}.preprocess", "preprocess", *where, "-c", CONFIGURATION, "-np", 1, *folds)
         start = time.monotonic()
         options = ["-tr", arm["trainer"], "-p", run.plans, "-device", "cpu", "--c"]
         self.call(run.name, "train", self.settings["dataset"], CONFIGURATION, self.fold, *options)
         return time.monotonic() - start
+
+    def _edit(self, run: Run, edits: Mapping[str, Any]) -> None:
+        path = self.place.preprocessed / self.dataset / f"{run.plans}.json"
+        plans = json.loads(path.read_text())
+        for key, value in edits.items():
+            block = plans["configurations"][CONFIGURATION]
+            *blocks, last = key.split(".")
+            for name in blocks:
+                block = block.setdefault(name, {})
+            block[last] = value
+        if edits:
+            path.write_text(json.dumps(plans, indent=4))
 
     def predict(self, model: Path, name: str, options: Sequence[object] = ()) -> Path:
         """Reconstruct the test cases and return the folder."""
