@@ -35,7 +35,7 @@ def test_every_arm_can_be_planned_and_has_a_name_of_its_own(name: str, load: Any
     assert len({run.plans for run in runs}) == len({run.name for run in runs}) == len(runs)
     parser = argparse.ArgumentParser()
     plan_command.add_arguments(parser)
-    for arm, found in settings["arms"].items():
+    for found in settings["arms"].values():
         options = parser.parse_args(["-d", "1", *found["options"], *settings["budget"]])
         assert (options.method is not None) == bool(found.get("taught"))
         assert find_trainer(found["trainer"]).distils == bool(found.get("taught"))
