@@ -53,7 +53,7 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
     from matplotlib.figure import Figure
 
     shown = {trained_on: arms for trained_on, arms in found.items() if CONTROL in arms}
-    figure = Figure(figsize=(4.6 * max(1, len(shown)), 3.8), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 4.6 * len(shown)), 3.8), layout="constrained")
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
     colours = {TEACHER: "#0072B2", "student, distilled": "#D55E00", "student, random teacher": "#009E73"}
     for axes, (trained_on, arms) in zip(panels, shown.items(), strict=True):
