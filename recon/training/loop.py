@@ -100,9 +100,9 @@ class Loop:
         )
         self.epoch += 1
         self._report(scores)
+        self._keep(scores)
         if self._is_first:
             trainer.show(self._folder, epoch)
-        self._keep(scores)
 
     def _train(self) -> dict[str, float]:
         """Make the steps of the epoch and return the mean loss and parts, over steps and ranks."""
