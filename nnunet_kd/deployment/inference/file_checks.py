@@ -6,10 +6,12 @@ import zlib
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from nnunet_kd.errors import UsageError
 from nnunet_kd.nifti import check_whole, is_nifti
 
-_FLOATING = (16, 64, 1536)  # NIfTI's codes of types that may hold NaN
+_FLOATING = {16: "<f4", 64: "<f8", 1536: ""}  # NIfTI's codes of types that may hold NaN, and what numpy calls them
 _HEADER = 352
 
 
@@ -17,7 +19,8 @@ def check_file(file: Path) -> None:
     """Check that a file is there and, where it is NIfTI, whole and finite.
 
     Integer NIfTI files are compared by their header with the size that gzip notes at the end, without unpacking them;
-    what does not fit at once is read in full by :func:`nnunet_kd.nifti.check_whole`.
+    floating ones are read. What does not fit at once is left to :func:`nnunet_kd.nifti.check_whole`, whose library
+    takes a while to load.
 
     Raises:
         UsageError: One line that says what is wrong.
@@ -43,12 +46,21 @@ def _is_plainly_whole(file: Path) -> bool:
             return False
         n_axes, *sizes = struct.unpack_from("<8h", header, 40)
         code, n_bits = struct.unpack_from("<2h", header, 70)
+        start = int(struct.unpack_from("<f", header, 108)[0])
+        expected = start + prod(sizes[:n_axes]) * n_bits // 8
         if code in _FLOATING:
-            return False
-        expected = int(struct.unpack_from("<f", header, 108)[0]) + prod(sizes[:n_axes]) * n_bits // 8
+            return _is_finite(file, _FLOATING[code], start, expected)
         return bool(_unpacked_size(file, packed=packed) == expected)
     except (OSError, EOFError, zlib.error, struct.error):
         return False
+
+
+def _is_finite(file: Path, kind: str, start: int, expected: int) -> bool:
+    if not kind:
+        return False
+    with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as stream:
+        content = stream.read()
+    return len(content) == expected and bool(np.isfinite(np.frombuffer(content, kind, offset=start)).all())
 
 
 def _unpacked_size(file: Path, *, packed: bool) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import chain, combinations, product
 from typing import Literal
 
@@ -15,6 +15,7 @@ from nnunet_kd.errors import UsageError
 Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Tile = tuple[int | slice, ...]
 GAUSSIAN_PEAK = 10.0
+_SLAB = 2**20  # voxels
 GAUSSIAN_SIGMA = 1 / 8
 
 
@@ -77,16 +78,23 @@ def gaussian_weights(patch_size: tuple[int, ...]) -> NDArray[np.float16]:
 
     Weights that half precision rounds to zero take the smallest other weight, so that no voxel divides by zero.
     """
-    from scipy.ndimage import gaussian_filter
-
-    peak = np.zeros(patch_size)
-    peak[tuple(n // 2 for n in patch_size)] = 1
-    weights = gaussian_filter(peak, [n * GAUSSIAN_SIGMA for n in patch_size], order=0, mode="constant", cval=0)
+    weights = reduce(np.multiply.outer, [_gaussian(n) for n in patch_size])
     weights /= weights.max() / GAUSSIAN_PEAK
     # by way of single precision, as PyTorch rounds
     rounded = weights.astype(np.float32).astype(np.float16)
     rounded[rounded == 0] = rounded[rounded != 0].min()
     return rounded
+
+
+def _gaussian(length: int) -> NDArray[np.float64]:
+    """Return what ``scipy.ndimage.gaussian_filter1d`` makes of a peak in the middle; importing scipy takes longer."""
+    sigma = length * GAUSSIAN_SIGMA
+    radius = int(4 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 / (sigma * sigma) * offsets**2)
+    around = np.arange(length) - length // 2
+    inside = np.abs(around) <= radius
+    return np.where(inside, (kernel / kernel.sum())[np.where(inside, around + radius, 0)], 0)
 
 
 def pad_to_patch(data: NDArray[np.float32], patch_size: Sequence[int]) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
@@ -185,5 +193,8 @@ def _add(total: NDArray[np.floating], tile: Tile, values: NDArray[np.float32]) -
 
 
 def _divide(channel: NDArray[np.floating], weight_sum: NDArray[np.floating]) -> None:
-    for values, weights in zip(channel, weight_sum, strict=True):
-        values[...] = values.astype(np.float32) / weights.astype(np.float32)
+    # slab by slab, as single precision of the whole channel would double the memory
+    n_slices = max(1, _SLAB // max(1, channel[0].size))
+    for first in range(0, len(channel), n_slices):
+        slab = slice(first, first + n_slices)
+        channel[slab] = channel[slab].astype(np.float32) / weight_sum[slab].astype(np.float32)
