@@ -93,7 +93,8 @@ def _phase_factor(name: str, matrix: tuple[int, int], largest: float) -> NDArray
     if not largest:
         return 1.0
     phase = smooth_phase(matrix, largest, np.random.default_rng(zlib.crc32(name.encode())))
-    return np.exp(1j * phase).astype(np.complex64)
+    factor: NDArray[np.complex64] = np.exp(1j * phase).astype(np.complex64)
+    return factor
 
 
 def _read_hdf5(path: Path, key: str) -> NDArray[np.float32]:
