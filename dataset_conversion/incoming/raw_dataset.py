@@ -113,7 +113,6 @@ def _run(job: Job, function: Any, items: Sequence[Any], description: str, second
     )
 
 
-
 def _seconds_per_case(cases: Sequence[Case]) -> float:
     """Guess how long reading a case takes, from the sizes of some."""
     states = [state for case in cases[:: max(1, len(cases) // _SAMPLE)] if (state := stamp(case, Path()))]

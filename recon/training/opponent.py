@@ -62,7 +62,7 @@ class Opponent:
         finally:
             self.network.requires_grad_(requires_grad=True)
         losses = generator_losses(verdicts(logits, chosen.judges), chosen.game)
-        return losses.unflatten(0, generated.samples.shape[:2])
+        return losses.reshape(generated.samples.shape[:2])
 
     def step(self, generated: Generated) -> dict[str, Tensor]:
         """Make one step on the images of a batch, which get no gradients.

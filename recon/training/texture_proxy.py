@@ -50,7 +50,7 @@ class TextureProxy:
             truth, found = self.encoder(image)
             lost = (found - truth).square().mean() / truth.square().mean().clamp(min=1e-12)
             optimizer.zero_grad(set_to_none=True)
-            lost.backward()  # type: ignore[no-untyped-call]
+            lost.backward()
             optimizer.step()
             kept = 0.0 if number == 0 else 0.9
             energy = kept * energy + (1 - kept) * self._energy(image)
@@ -79,7 +79,7 @@ class TextureProxy:
         with torch.no_grad():
             wanted = local_moments(self.features(target))
         found = local_moments(self.features(samples.flatten(0, 1)))
-        return (found.unflatten(0, samples.shape[:2]) - wanted).abs().mean()
+        return (found.reshape(*samples.shape[:2], *found.shape[1:]) - wanted).abs().mean()
 
     def vector_loss(self, vector: Tensor, target: Tensor) -> Tensor:
         """Return the mean absolute difference of a texture vector and the truth's: its mean absolute features.

@@ -1,4 +1,4 @@
-"""KD-MRI's setting to the letter: planned by its preset, then one epoch of the teacher and of each stage of a student."""
+"""KD-MRI's setting to the letter: planned by its preset, then an epoch of the teacher and of each student stage."""
 
 from pathlib import Path
 
