@@ -24,8 +24,10 @@ BASELINE = "baseline"
 
 
 def runs() -> list[Run]:
-    """Return all trainings, those that others need first."""
-    return [Run(arm=arm, seed=seed) for arm, facts in SETTINGS["arms"].items() for seed in facts["seeds"]]
+    """Return all trainings: those that others need first, then other seeds, then ablations."""
+    arms = SETTINGS["arms"]
+    found = [Run(arm=arm, seed=seed) for arm, facts in arms.items() for seed in facts["seeds"]]
+    return sorted(found, key=lambda run: (bool(arms[run.arm].get("ablation")), run.seed))
 
 
 def convert(study: ReconStudy, hearts: Path, heads: tuple[Path, Path]) -> None:
