@@ -89,9 +89,7 @@ class ModelFolder:
     @property
     def folds(self) -> tuple[int | str, ...]:
         """Folds that exist, numbers first and in order, then ``"all"``."""
-        names = [folder.name.removeprefix("fold_") for folder in self.path.glob("fold_*") if folder.is_dir()]
-        numbers = sorted(int(name) for name in names if name.isdecimal())
-        return (*numbers, "all") if "all" in names else tuple(numbers)
+        return folds_of(self.path)
 
     def checkpoint(self, fold: int | str, name: str) -> Path:
         """Return the path of a fold's checkpoint.
@@ -122,20 +120,37 @@ def find_dataset_folder(text: str) -> Path:
     Raises:
         UsageError: If there is none, or more than one.
     """
-    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    return one_dataset(text, nnunet_folder("nnUNet_preprocessed"), f"nnUNetv2_plan_and_preprocess -d {text}")
+
+
+def one_dataset(text: str, parent: Path, command: str) -> Path:
+    """Return the one ``DatasetXXX_Name`` in a folder that a number or a name means.
+
+    Args:
+        text: The number or the whole name.
+        parent: Where to look.
+        command: What makes one, for messages.
+
+    Raises:
+        UsageError: If there is none, or more than one.
+    """
     start = f"Dataset{int(text):03d}_" if text.isdecimal() else None
     found = sorted(
         folder
-        for folder in preprocessed.iterdir()
+        for folder in parent.iterdir()
         if folder.is_dir() and (folder.name == text if start is None else folder.name.startswith(start))
     )
     if len(found) != 1:
         names = ", ".join(folder.name for folder in found) or "none"
-        raise UsageError(
-            f"expected one data set '{text}' in {preprocessed}, found {names}; "
-            f"type: nnUNetv2_plan_and_preprocess -d {text}"
-        )
+        raise UsageError(f"expected one data set '{text}' in {parent}, found {names}; type: {command}")
     return found[0]
+
+
+def folds_of(model: Path) -> tuple[int | str, ...]:
+    """Return the folds of a model folder, numbers first and in order, then ``"all"``."""
+    names = [folder.name.removeprefix("fold_") for folder in model.glob("fold_*") if folder.is_dir()]
+    numbers = sorted(int(name) for name in names if name.isdecimal())
+    return (*numbers, "all") if "all" in names else tuple(numbers)
 
 
 def open_model_folder(text: str | Path) -> ModelFolder:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.json_blocks import check_choice, check_number
-from nnunet_kd.planning.model_folder import nnunet_folder, read_json_object
+from nnunet_kd.planning.model_folder import nnunet_folder, one_dataset, read_json_object
 from nnunet_kd.recon.data.cases import ENDING
 
 TASKS = ("reconstruction", "super_resolution")
@@ -60,19 +60,7 @@ def find_raw_folder(text: str) -> Path:
     """
     if Path(text).name != text and (Path(text) / DATASET_JSON).is_file():
         return Path(text)
-    raw = nnunet_folder("nnUNet_raw")
-    start = f"Dataset{int(text):03d}_" if text.isdecimal() else None
-    found = sorted(
-        folder
-        for folder in raw.iterdir()
-        if folder.is_dir() and (folder.name == text if start is None else folder.name.startswith(start))
-    )
-    if len(found) != 1:
-        names = ", ".join(folder.name for folder in found) or "none"
-        raise UsageError(
-            f"expected one data set '{text}' in {raw}, found {names}; type: nnunet_kd recon convert FORMAT -i FOLDER"
-        )
-    return found[0]
+    return one_dataset(text, nnunet_folder("nnUNet_raw"), "nnunet_kd recon convert FORMAT -i FOLDER")
 
 
 def open_dataset(text: str | Path) -> RawDataset:

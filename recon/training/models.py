@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.planning.model_folder import folds_of
 from nnunet_kd.recon.planning.plans import Configuration, ReconPlans, build_network, read_plans
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ class ReconModel:
     @property
     def folds(self) -> tuple[int | str, ...]:
         """Folds that exist: numbers in order, then ``"all"``."""
-        names = [folder.name.removeprefix("fold_") for folder in self.path.glob("fold_*") if folder.is_dir()]
-        numbers = sorted(int(name) for name in names if name.isdecimal())
-        return (*numbers, "all") if "all" in names else tuple(numbers)
+        return folds_of(self.path)
 
     def checkpoint(self, fold: int | str, name: str) -> Path:
         """Return the path of a fold's checkpoint.
