@@ -1,9 +1,9 @@
-"""Whether an image file is whole, cheaply: ITK fills what a truncated file lacks and reads NaN as 0."""
+"""Whether an image file is whole, cheaply: ITK fills what a truncated file lacks, and writes one on a full disk."""
 
 import gzip
 import struct
 import zlib
-from math import prod
+from math import inf, prod
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ _HEADER = 352
 
 
 def check_file(file: Path) -> None:
-    """Check that a file is there and, where it is NIfTI, whole and finite.
+    """Check that a file is there and, where it is NIfTI, whole and finite, with spacings above 0.
 
     Integer NIfTI files are compared by their header with the size that gzip notes at the end, without unpacking them;
     floating ones are read. What does not fit at once is left to :func:`nnunet_kd.nifti.check_whole`, whose library
@@ -34,7 +34,21 @@ def check_file(file: Path) -> None:
             check_whole(file)
     except Exception as error:  # whatever nibabel and gzip raise for a damaged file
         text = " ".join(str(error).split())[:160]
-        raise UsageError(f"cannot read {file}: {text or type(error).__name__}; copy the file again") from error
+        raise UsageError(
+            f"cannot read {file}: {text or type(error).__name__}; copy the file again or repair it"
+        ) from error
+
+
+def check_written(file: Path) -> None:
+    """Check that what was just written is whole: of NIfTI files, ITK does not report that the disk is full.
+
+    Raises:
+        OSError: If it is not.
+    """
+    try:
+        check_file(file)
+    except UsageError as error:
+        raise OSError(f"only {file.stat().st_size} bytes were taken") from error
 
 
 def _is_plainly_whole(file: Path) -> bool:
@@ -47,6 +61,10 @@ def _is_plainly_whole(file: Path) -> bool:
         n_axes, *sizes = struct.unpack_from("<8h", header, 40)
         code, n_bits = struct.unpack_from("<2h", header, 70)
         start = int(struct.unpack_from("<f", header, 108)[0])
+        spacing = struct.unpack_from("<3f", header, 80)
+        # nibabel and ITK take 1 mm instead; of a single slice it does not matter
+        if not all(0 < abs(value) < inf or n == 1 for value, n in zip(spacing, sizes[:n_axes], strict=False)):
+            raise ValueError(f"expected spacings above 0 in its header, got {spacing}")
         expected = start + prod(sizes[:n_axes]) * n_bits // 8
         if code in _FLOATING:
             return _is_finite(file, _FLOATING[code], start, expected)

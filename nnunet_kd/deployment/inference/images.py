@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.deployment.inference import readers
-from nnunet_kd.deployment.inference.file_checks import check_file
+from nnunet_kd.deployment.inference.file_checks import check_file, check_written
 from nnunet_kd.errors import UsageError
 
 _LOG = logging.getLogger(__name__)
@@ -46,12 +46,14 @@ def read_image(files: Sequence[Path], reader: str) -> Image:
         reader: nnU-Net's class name.
 
     Raises:
-        UsageError: If a file is missing, truncated, cannot be read or holds values that are not finite, or the files
-            differ in shape or spacing.
+        UsageError: If a file is missing, truncated, cannot be read or holds values that are complex or not finite, its
+            geometry is none, or the files differ in shape or spacing.
     """
     for file in files:
         check_file(file)
     raws = [_attempt(readers.READ[reader], file) for file in files]
+    for raw, file in zip(raws, files, strict=True):
+        _check_usable(raw, file)
     _check_agreement(raws, files)
     array = np.vstack([raw.array for raw in raws], dtype=np.float32, casting="unsafe")
     if not (np.isfinite(array.min()) and np.isfinite(array.max())):
@@ -77,6 +79,7 @@ def write_label_map(labels: NDArray[np.unsignedinteger], file: Path, image: Imag
     written = [temporary, *([temporary.with_suffix(".json")] if writer == "Tiff3DIO" else [])]
     try:
         readers.WRITE[writer](narrow, temporary, image.geometry | {"spacing": image.spacing})
+        check_written(temporary)
         for path in reversed(written):
             path.replace(path.with_name(path.name.removeprefix(f".{os.getpid()}.tmp.")))
     except (OSError, RuntimeError, ValueError) as error:
@@ -89,6 +92,8 @@ def write_label_map(labels: NDArray[np.unsignedinteger], file: Path, image: Imag
 def _attempt(read: Callable[[Path], readers.Raw], file: Path) -> readers.Raw:
     try:
         return read(file)
+    except UsageError:
+        raise
     except Exception as error:  # each library raises its own
         raise UsageError(f"cannot read {file}: {_one_line(error)}; copy the file again") from error
 
@@ -96,6 +101,17 @@ def _attempt(read: Callable[[Path], readers.Raw], file: Path) -> readers.Raw:
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:200]
+
+
+def _check_usable(raw: readers.Raw, file: Path) -> None:
+    if raw.array.dtype.kind not in "biuf":
+        raise UsageError(f"{file}: expected real numbers, got {raw.array.dtype}; convert the image")
+    geometry = [value for value in raw.geometry.values() if isinstance(value, tuple | np.ndarray)]
+    if not (min(raw.spacing) > 0 and all(np.isfinite(value).all() for value in (raw.spacing, *geometry))):
+        raise UsageError(
+            f"{file}: expected spacings above 0 and a finite position and direction, got the spacing {raw.spacing} and "
+            f"{[np.asarray(value).round(3).tolist() for value in geometry]}; correct the header"
+        )
 
 
 def _check_agreement(raws: Sequence[readers.Raw], files: Sequence[Path]) -> None:

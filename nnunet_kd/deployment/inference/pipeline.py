@@ -106,7 +106,8 @@ def prepare_case(
         resampling: Precision of the interpolation.
 
     Raises:
-        UsageError: If a cascade's label map is missing, not wanted, or of another shape.
+        UsageError: If a cascade's label map is missing, not wanted, or of another shape, or the image is thinner than
+            half a voxel of the model.
     """
     _check_previous(image, plan, previous)
     data = image.array.transpose([0, *(axis + 1 for axis in plan.transpose_forward)])
@@ -125,6 +126,11 @@ def prepare_case(
         scheme(channel, uses_mask, plan.foreground_intensity_properties[index])
     wanted = _spacing(plan, spacing)
     target = new_shape(data.shape[1:], spacing, wanted)
+    if min(target) < 1:
+        raise UsageError(
+            f"expected an image of at least half the model's spacing of {wanted} mm, got {data.shape[1:]} voxels of "
+            f"{spacing} mm; check the spacing in its header"
+        )
     route = find_route(data.shape[1:], target, spacing, wanted, plan.resampling_data, precision=_PRECISION[resampling])
     data = resample(data, route)
     if previous is not None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_kd.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Raw:
@@ -25,6 +27,8 @@ def read_simple_itk(file: Path, orientation: str | None = None) -> Raw:
     """Read with SimpleITK: axes (z, y, x), a fourth as channels, a 2-D image as one slice."""
     sitk = _untyped("SimpleITK")
     image = sitk.ReadImage(str(file))
+    if (n_values := image.GetNumberOfComponentsPerPixel()) != 1:
+        raise UsageError(f"{file}: expected one value per voxel, got {n_values}; write one file per channel")
     original = None
     if orientation is not None:
         original = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(image.GetDirection())

@@ -10,7 +10,7 @@ from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_kd.deployment.inference.file_checks import check_file
+from nnunet_kd.deployment.inference.file_checks import check_file, check_written
 from nnunet_kd.deployment.prediction.case_files import CaseFiles
 from nnunet_kd.deployment.prediction.overlap import Seconds, noted
 from nnunet_kd.distillation.checkpoints import file_sha256, load_checkpoint_safely
@@ -135,6 +135,7 @@ class StockPredictor:
             export_prediction_from_logits(
                 logits, properties, configuration, manager, self.model.dataset_json, target, self.save_probabilities
             )
+            check_written(case.output)
 
     def _manager(self) -> PlansManager:
         return PlansManager(self.model.plans)

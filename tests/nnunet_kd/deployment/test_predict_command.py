@@ -80,6 +80,10 @@ def put(shape: tuple[int, ...], value: float = 0.5) -> Callable[[Path], None]:
     return lambda file: nib.save(nib.Nifti1Image(np.full(shape, value, dtype=np.float32), np.eye(4)), file)
 
 
+def squeeze(file: Path) -> None:
+    nib.save(nib.Nifti1Image(np.ones((9, 9, 9), dtype=np.float32), np.diag([1e-3, 1, 1, 1])), file)
+
+
 def remove_last(file: Path) -> None:
     file.rename(file.with_name("bad_0001.nii.gz"))
 
@@ -93,6 +97,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "text": (lambda file: file.write_text("no image") and None, "cannot read"),
     "nan": (put((9, 9, 9), np.nan), "not finite"),
     "planar": (put((9, 9)), "expected a volume for a 3-D model"),
+    "thin": (squeeze, "at least half the model's spacing"),
     "two_channels": (add_channel, "expected 1 channels"),
     "no_first_channel": (remove_last, "numbered from 0000"),
     "too_large_values": (put((9, 9, 9), 1e30), "too large"),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tifffile
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from skimage import io
 
+from nnunet_kd.deployment.inference import readers
 from nnunet_kd.deployment.inference.images import read_image, write_label_map
 from nnunet_kd.errors import UsageError
 
@@ -136,6 +138,13 @@ def with_nan(file: Path) -> None:
     write_itk(file, array)
 
 
+def without_spacing(file: Path) -> None:
+    write_itk(file, voxels())
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    struct.pack_into("<f", content, 80, 0.0)
+    file.write_bytes(gzip.compress(content))
+
+
 @pytest.mark.parametrize(
     ("break_file", "message"),
     [
@@ -143,10 +152,11 @@ def with_nan(file: Path) -> None:
         (truncated, "cannot read"),
         (cut_plain, "truncated"),
         (with_nan, "not finite"),
+        (without_spacing, "spacings above 0"),
         (lambda file: file.write_text("no image"), "cannot read"),
         (lambda file: file.write_bytes(b""), "cannot read"),
     ],
-    ids=["missing", "truncated", "short", "nan", "text", "empty"],
+    ids=["missing", "truncated", "short", "nan", "spacing", "text", "empty"],
 )
 @pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
 def test_a_bad_file_is_one_line(break_file: Any, message: str, reader: str, tmp_path: Path) -> None:
@@ -162,6 +172,29 @@ def test_nan_is_found_in_other_formats(tmp_path: Path) -> None:
     with_nan(tmp_path / "case_0000.nrrd")
     with pytest.raises(UsageError, match="finite"):
         read_image([tmp_path / "case_0000.nrrd"], "SimpleITKIO")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (sitk.GetImageFromArray(voxels("complex64")), "expected real numbers, got complex64"),
+        (sitk.GetImageFromArray(voxels(shape=(*SHAPE, 3)), isVector=True), "one value per voxel, got 3"),
+    ],
+    ids=["complex", "colour"],
+)
+def test_voxels_that_are_no_numbers_are_refused(image: sitk.Image, message: str, tmp_path: Path) -> None:
+    sitk.WriteImage(image, str(tmp_path / "case_0000.nii.gz"))
+    with pytest.raises(UsageError, match=message):
+        read_image([tmp_path / "case_0000.nii.gz"], "SimpleITKIO")
+
+
+def test_a_direction_that_is_none_is_refused(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "case_0000.nii", voxels())
+    content = bytearray((tmp_path / "case_0000.nii").read_bytes())
+    struct.pack_into("<f", content, 280, np.nan)
+    (tmp_path / "case_0000.nii").write_bytes(content)
+    with pytest.raises(UsageError, match="finite position and direction"):
+        read_image([tmp_path / "case_0000.nii"], "NibabelIO")
 
 
 def test_channels_of_different_shape_are_refused(tmp_path: Path) -> None:
@@ -181,3 +214,16 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write"):
         write_label_map(np.zeros(SHAPE, np.uint8), tmp_path / "b.nii.gz", image, "SimpleITKIO")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_torn_label_map_is_not_kept_though_its_library_says_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    def torn(labels: np.ndarray, file: Path, geometry: dict[str, Any]) -> None:
+        readers.write_simple_itk(labels, file, geometry)
+        file.write_bytes(file.read_bytes()[:40])  # as ITK leaves it on a full disk
+
+    monkeypatch.setitem(readers.WRITE, "SimpleITKIO", torn)
+    write_itk(tmp_path / "a.nii.gz", voxels())
+    image = read_image([tmp_path / "a.nii.gz"], "SimpleITKIO")
+    with pytest.raises(UsageError, match="only 40 bytes were taken; check the folder and the space left"):
+        write_label_map(np.zeros(SHAPE, np.uint8), tmp_path / "b.nii.gz", image, "SimpleITKIO")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz"}
