@@ -91,7 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return _run(sys.argv[1:] if arguments is None else arguments)
         finally:
-            sys.stdout.flush()  # here, where a failure can still be reported
+            if sys.stdout is not None:  # as where it was closed, ">&-"
+                sys.stdout.flush()  # here, where a failure can still be reported
     except BrokenPipeError:
         _silence_output()
         return BROKEN_PIPE

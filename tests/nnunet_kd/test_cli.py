@@ -129,3 +129,8 @@ def test_a_verb_decides_the_status(result: int | None, status: int, monkeypatch:
 def test_the_module_is_the_program() -> None:
     command = [sys.executable, "-m", "nnunet_kd", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{__version__}\n"
+
+
+def test_a_closed_output_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["--version"]) == 0

@@ -33,7 +33,7 @@ def check_same_settings(folder: Path, identity: Mapping[str, Any]) -> None:
         UsageError: If a record there names others.
     """
     for file in sorted(folder.glob("predict*.json")):
-        before = read_json_object(file).get("identity")
+        before = _identity(file)
         if not isinstance(before, Mapping):
             continue  # a label map's own file, named so by chance
         for key, value in identity.items():
@@ -42,6 +42,13 @@ def check_same_settings(folder: Path, identity: Mapping[str, Any]) -> None:
                     f"{folder} holds predictions with {key} {before.get(key)}, these would have {value}; name another "
                     "folder, or --overwrite to replace"
                 )
+
+
+def _identity(file: Path) -> Any:  # noqa: ANN401  # any JSON value
+    try:
+        return read_json_object(file).get("identity")
+    except UsageError:  # torn by a crash, which must not keep the run from going on
+        return None
 
 
 def read_cases(file: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
