@@ -89,6 +89,7 @@ def header_of(file: Any, path: Path) -> CaseHeader:  # noqa: ANN401  # h5py's
     attributes = {key: _plain(value) for key, value in file.attrs.items()}
     xml = _xml(file)
     matrix = (int(kspace.shape[-2]), int(kspace.shape[-1]))
+    _check_attributes(attributes, matrix[1], path)
     return CaseHeader(
         name=path.name.removesuffix(ENDING),
         n_slices=int(kspace.shape[0]),
@@ -103,6 +104,22 @@ def header_of(file: Any, path: Path) -> CaseHeader:  # noqa: ANN401  # h5py's
         ismrmrd_header=xml,
         attributes={key: value for key, value in attributes.items() if key != "patient_id"},
     )
+
+
+def _check_attributes(attributes: Mapping[str, Any], width: int, path: Path) -> None:
+    """Refuse places of columns and of the image in space that are none."""
+    kinds: dict[str, tuple[int, str, Any]] = {
+        "padding": (2, f"two columns 0 <= left < right <= {width}", lambda a: 0 <= a[0] < a[1] <= width),
+        "affine": (16, "16 finite numbers", lambda _: True),
+        "slice_axis": (1, "0, 1 or 2", lambda a: a[0] in (0, 1, 2)),
+    }
+    for key, (size, expected, fits) in kinds.items():
+        if key not in attributes:
+            continue
+        numbers = np.asarray(attributes[key]).ravel()
+        sound = numbers.size == size and numbers.dtype.kind in "iuf" and bool(np.isfinite(numbers).all())
+        if not sound or not fits(numbers):
+            raise UsageError(f"expected {expected} in the attribute '{key}' of {path}, got {attributes[key]!r:.80}")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # what HDF5 stores as an attribute

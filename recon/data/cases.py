@@ -128,7 +128,7 @@ def read_volume(path: Path, slices: slice | int | None = None) -> Volume:
         header=header,
         kspace=kspace[:, None] if header.single_coil else kspace,
         target=target,
-        mask=None if mask is None else (mask != 0).astype(np.float32),
+        mask=None if mask is None else np.where(np.isfinite(mask), mask != 0, mask).astype(np.float32),
         sensitivities=sensitivities,
     )
     check_values(volume, str(path), first=range(header.n_slices)[chosen].start)

@@ -112,6 +112,7 @@ def _damage(path: Path, kind: str) -> None:
             "target": ("reconstruction_rss", np.ones((2, 6, 6), "f4")),
             "mask": ("mask", np.ones(9)),
             "unsampled": ("mask", np.zeros(10)),
+            "half-known": ("mask", np.where(np.arange(10) == 4, np.nan, 1)),
             "maps": ("sensitivities", kspace[:, :1]),
             "header": ("ismrmrd_header", "<ismrmrdHeader/>"),
             "entities": ("ismrmrd_header", "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"),
@@ -135,6 +136,7 @@ def _damage(path: Path, kind: str) -> None:
         ("target", "at most .* in key 'reconstruction_rss'"),
         ("mask", "expected .10,. or .12, 10. in key 'mask' of .*, got .9,."),
         ("unsampled", "sampled positions in key 'mask'"),
+        ("half-known", "finite numbers in key 'mask'"),
         ("maps", "in key 'sensitivities'"),
         ("header", "key 'ismrmrd_header' of .* has no number encoding/encodedSpace/matrixSize/x"),
         ("entities", "key 'ismrmrd_header' of .* declares a document type"),
@@ -146,6 +148,26 @@ def test_damage_is_named_with_file_and_key(multi_coil: Path, kind: str, message:
         read_volume(multi_coil)
     assert str(multi_coil) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("padding", 3),
+        ("padding", "left"),
+        ("padding", [8, 99]),
+        ("affine", np.ones(3)),
+        ("affine", "none"),
+        ("affine", np.full(16, np.nan)),
+        ("slice_axis", 7),
+    ],
+    ids=str,
+)
+def test_odd_attributes_are_named(multi_coil: Path, key: str, value: Any) -> None:
+    with h5py.File(multi_coil, "r+") as file:
+        file.attrs[key] = value
+    with pytest.raises(UsageError, match=f"in the attribute '{key}' of .*, got"):
+        read_volume(multi_coil)
 
 
 def test_a_slice_keeps_its_number_in_the_message(multi_coil: Path) -> None:
