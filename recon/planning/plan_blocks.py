@@ -145,17 +145,30 @@ def parse_configuration(data: Mapping[str, Any], where: str) -> Configuration:
         where,
         architecture=_parse_architecture(data.get("architecture", {}), f"{where}, architecture"),
         crop=None if crop is None else parse_size(crop, f"{where}, crop"),
-        metrics=tuple(data.get("metrics", Configuration.metrics)),
+        metrics=_parse_metrics(data.get("metrics", Configuration.metrics), f"{where}, metrics"),
         training=_parse_training(data.get("training", {}), f"{where}, training"),
         student_branches=None if branches is None else _parse_architecture(branches, f"{where}, student_branches"),
         generative=None if generative is None else parse_generative(generative, f"{where}, generative"),
     )
+    check_name(configuration.data_identifier, f"{where}, data_identifier")
     check_number(configuration.batch_size, f"{where}, batch_size", at_least=1, whole=True)
     check_number(configuration.n_neighbours, f"{where}, n_neighbours", at_least=0, whole=True)
     if not isinstance(configuration.loss, Mapping):
         raise UsageError(f"{where}, loss: expected an object with a 'name', got {configuration.loss!r:.80}")
     build_supervision(configuration.loss, f"{where}, loss")
     return configuration
+
+
+def check_name(value: Any, where: str) -> None:  # noqa: ANN401  # any JSON value
+    """Refuse what names no single file or folder: it would be read or written elsewhere."""
+    if not isinstance(value, str) or value in ("", ".", "..") or any(mark in value for mark in "/\\\0"):
+        raise UsageError(f"{where}: expected a name without slashes, got {value!r:.80}")
+
+
+def _parse_metrics(data: Any, where: str) -> tuple[str, ...]:  # noqa: ANN401  # any JSON value
+    if not isinstance(data, list | tuple) or not data or not all(isinstance(name, str) for name in data):
+        raise UsageError(f"{where}: expected a list of names, the first for the best checkpoint, got {data!r:.80}")
+    return tuple(data)
 
 
 def _parse_architecture(data: Mapping[str, Any], where: str) -> Architecture:

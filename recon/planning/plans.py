@@ -19,6 +19,7 @@ from nnunet_kd.recon.planning.plan_blocks import (
     Configuration,
     Normalisation,
     Training,
+    check_name,
     parse_configuration,
     parse_normalisation,
     parse_size,
@@ -159,9 +160,10 @@ def _check_plans(plans: ReconPlans, where: str) -> None:
     check_choice(plans.fourier, (FOURIER,), f"{where}, fourier")
     for n_coils in plans.coils:
         check_number(n_coils, f"{where}, coils", at_least=1, whole=True)
-    for key in ("dataset_name", "plans_name", "kspace"):
-        if not isinstance(getattr(plans, key), str):
-            raise UsageError(f"{where}, {key}: expected a text, got {getattr(plans, key)!r:.80}")
+    for key in ("dataset_name", "plans_name"):
+        check_name(getattr(plans, key), f"{where}, {key}")
+    if not isinstance(plans.kspace, str):
+        raise UsageError(f"{where}, kspace: expected a text, got {plans.kspace!r:.80}")
     needed = "sampling" if plans.task == "reconstruction" else "truncation"
     if not isinstance(getattr(plans, needed), Mapping):
         raise UsageError(f"{where}: {plans.task} needs an object '{needed}', got {getattr(plans, needed)!r:.80}")
@@ -179,12 +181,13 @@ def build_network(configuration: Configuration) -> "nn.Module":
     module_name, _, class_name = architecture.network_class_name.rpartition(".")
     try:
         network_class = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"cannot find the network {architecture.network_class_name}: {error}") from None
     if not isinstance(network_class, type) or not issubclass(network_class, nn.Module):
         raise UsageError(f"expected {architecture.network_class_name} to be a torch.nn.Module, it is none")
     try:
         network: nn.Module = network_class(**architecture.arch_kwargs)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{architecture.network_class_name}: {error}; see arch_kwargs in the plans") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:  # sizes beyond the memory, too
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{architecture.network_class_name}: {reason:.200}; see arch_kwargs in the plans") from None
     return network

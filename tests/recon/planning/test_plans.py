@@ -59,6 +59,11 @@ TWO_D = ("configurations", "2d")
         ((*TWO_D, "training", "initial_lr"), float("nan"), "initial_lr: expected a number > 0"),
         ((*TWO_D, "training", "schedule"), "both", "schedule: expected one of joint, staged"),
         ((*TWO_D, "architecture", "network_class_name"), "DCCNN", "expected module.Class"),
+        ((*TWO_D, "metrics"), 5, "metrics: expected a list of names"),
+        ((*TWO_D, "metrics"), [], "metrics: expected a list of names"),
+        ((*TWO_D, "data_identifier"), 5, "data_identifier: expected a name"),
+        ((*TWO_D, "data_identifier"), "../elsewhere", "data_identifier: expected a name without slashes"),
+        (("plans_name",), "../../elsewhere", "plans_name: expected a name without slashes"),
         (("configurations",), {}, "configurations: expected an object with at least one"),
     ],
 )
@@ -82,12 +87,22 @@ def test_missing_configuration_names_the_others() -> None:
         ("no.such.Network", "cannot find the network"),
         ("json.dumps", "to be a torch.nn.Module"),
         ("torch.nn.Conv2d", "Conv2d: .*arch_kwargs"),
+        ("..relative.Network", "cannot find the network"),
     ],
 )
 def test_network_that_cannot_be_built(name: str, message: str) -> None:
     configuration = Configuration(data_identifier="", batch_size=1, architecture=Architecture(network_class_name=name))
     with pytest.raises(UsageError, match=message):
         build_network(configuration)
+
+
+@pytest.mark.parametrize("size", [-1, 2**45, 2**70])
+def test_absurd_sizes_are_one_line(size: int) -> None:
+    architecture = Architecture(
+        network_class_name="torch.nn.Linear", arch_kwargs={"in_features": size, "out_features": 9}
+    )
+    with pytest.raises(UsageError, match=r"Linear: .*arch_kwargs"):
+        build_network(Configuration(data_identifier="", batch_size=1, architecture=architecture))
 
 
 @pytest.mark.parametrize(("schedule", "epochs"), [("joint", 0), ("staged", 150)])
