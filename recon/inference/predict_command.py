@@ -18,6 +18,8 @@ EXAMPLE = (
     "-m Dataset101_Knee/DCCNNTrainer__nnUNetReconPlans__2d -f 0"
 )
 
+MOST_THREADS = 1024  # far more than that end the process
+
 
 def _fold(text: str) -> int | str:
     if text != "all" and not text.isdecimal():
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, reconstruct, and report the faulty cases at the end."""
-    from nnunet_kd.recon.inference.run import find_jobs
+    from nnunet_kd.recon.inference.run import find_jobs, recorded_cases
 
     if not 0 <= options.part_id < options.num_parts:
         raise UsageError(
@@ -76,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
             f"-part_id {options.part_id}; count from 0"
         )
     jobs = _todo(find_jobs(options.input, options.output)[options.part_id :: options.num_parts], options)
+    recorded_cases(options.output)  # a damaged record is refused now, not after hours
     predictor = _open(options)
     print(f"{len(jobs)} cases, {sum(job.n_slices for job in jobs)} slices to reconstruct")
     return _reconstruct(predictor, jobs, options) if jobs else 0
@@ -114,6 +117,8 @@ def _open(options: argparse.Namespace) -> Predictor:
     asked = options.samples is not None or options.seed is not None
     samples = SampleRequest(n_samples=options.samples, seed=options.seed or 0) if asked else None
     if options.threads is not None:
+        if options.threads > MOST_THREADS:
+            raise UsageError(f"--threads: expected at most {MOST_THREADS}, got {options.threads}")
         torch.set_num_threads(options.threads)
     if options.zero_filled:
         check_samples(samples, [])

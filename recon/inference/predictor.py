@@ -188,6 +188,10 @@ def _over_slices(
             flush()
     flush()
     whole = np.concatenate(images, axis=-3)
+    if not np.isfinite(whole).all():
+        raise UsageError(
+            f"the network made NaN or infinity of {path}; train it again, or name another checkpoint with -chk"
+        )
     crop = predictor.settings.crop
     return np.ascontiguousarray(whole if crop is None else centre_crop(whole, crop))
 

@@ -1,5 +1,6 @@
 """Many cases: found, reconstructed one after the other, written whole; faults do not stop the others."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def find_jobs(sources: Sequence[Path], output: Path) -> list[Job]:
     """Return the cases of a folder or of files, by name; unreadable ones are kept, to be reported with the others.
 
     Raises:
-        UsageError: If there is no case, or one would be written onto itself.
+        UsageError: If there is no case, two have one name, or one would be written onto itself.
     """
     files: list[Path] = []
     for source in sources:
@@ -46,6 +47,10 @@ def find_jobs(sources: Sequence[Path], output: Path) -> list[Job]:
     if not files:
         raise UsageError(f"expected case files (*{ENDING}) in '{sources[0]}', found none; give kspaceTs, for example")
     jobs = [_job(file, output) for file in files]
+    targets = Counter(job.target for job in jobs)
+    twice = next((target for target, count in targets.items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"-i has more than one case for {twice}; give one of them, or predict into two folders")
     clash = [job for job in jobs if job.target.resolve() == job.source.resolve()]
     if clash:
         raise UsageError(f"-o would replace an input, {clash[0].source}; name another folder")
@@ -117,8 +122,19 @@ def _acceleration(predictor: Predictor, source: Path) -> float:
 
 def write_record(folder: Path, facts: dict[str, Any], entries: dict[str, Any]) -> None:
     """Write what the reconstructions were made with, beside them; what other runs wrote there is kept."""
+    write_json_atomically({**facts, "cases": {**recorded_cases(folder), **entries}}, folder / RECORD)
+
+
+def recorded_cases(folder: Path) -> dict[str, Any]:
+    """Return what other runs wrote of their cases, none where there is no record.
+
+    Raises:
+        UsageError: If the record is damaged.
+    """
     from nnunet_kd.planning.model_folder import read_json_object
 
     file = folder / RECORD
-    known = read_json_object(file).get("cases", {}) if file.is_file() else {}
-    write_json_atomically({**facts, "cases": {**known, **entries}}, file)
+    cases = read_json_object(file).get("cases", {}) if file.is_file() else {}
+    if not isinstance(cases, dict):
+        raise UsageError(f"expected a JSON object under 'cases' in {file}, got {cases!r:.80}; remove the file")
+    return cases

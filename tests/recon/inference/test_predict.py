@@ -153,6 +153,40 @@ def test_a_faulty_case_stops_no_other(place: Any, fault: str, capsys: pytest.Cap
     assert len(list(place.output.glob("*.h5"))) == 2
 
 
+def test_two_cases_of_one_name_are_refused(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    case = min(place.cases.glob("*.h5"))
+    assert place.predict("-i", case, place.cases) == 2
+    assert "more than one case for" in capsys.readouterr().err
+    assert not place.output.exists()
+
+
+@pytest.mark.parametrize("record", ["[1]", "{", '{"cases": [1]}'])
+def test_a_damaged_record_is_refused_before_anything_is_written(
+    place: Any, capsys: pytest.CaptureFixture[str], record: str
+) -> None:
+    place.output.mkdir()
+    (place.output / "recon_prediction.json").write_text(record)
+    assert place.predict("-f", 0) == 2
+    assert "recon_prediction.json" in capsys.readouterr().err
+    assert not list(place.output.glob("*.h5"))
+
+
+def test_threads_that_no_machine_has(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert place.predict("--threads", 10**8) == 2
+    assert "--threads: expected at most" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_write_no_image(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in place.model.glob("fold_0/*.pth"):
+        checkpoint = torch.load(path, weights_only=True)
+        for weight in checkpoint["network_weights"].values():
+            weight.fill_(float("nan"))
+        torch.save(checkpoint, path)
+    assert place.predict("-f", 0) == 2
+    assert "NaN or infinity" in capsys.readouterr().err
+    assert not list(place.output.glob("*.h5"))
+
+
 def test_parts_share_the_cases(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for part in range(2):
         assert place.predict("-f", 0, "-num_parts", 2, "-part_id", part) == 0
