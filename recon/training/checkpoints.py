@@ -96,8 +96,8 @@ def take_over(trainer: "ReconTrainer", checkpoint: dict[str, Any], path: Path) -
         trainer.optimizer.load_state_dict(checkpoint["optimizer_state"])
         if trainer.scaler is not None and checkpoint["grad_scaler_state"]:
             trainer.scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        epoch, best = operator.index(checkpoint["epoch"]), checkpoint["best"]
-        trainer.seed = operator.index(checkpoint["seed"])
+        epoch, trainer.seed = (_count(checkpoint, key) for key in ("epoch", "seed"))
+        best = None if checkpoint["best"] is None else float(checkpoint["best"])
         log = EpochLog(checkpoint["logging"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UsageError(
@@ -107,6 +107,13 @@ def take_over(trainer: "ReconTrainer", checkpoint: dict[str, Any], path: Path) -
     trainer.restore_kd(kd)
     restore_random_state(kd.get("random"), rank=trainer.place.rank)
     return epoch, best, log
+
+
+def _count(checkpoint: dict[str, Any], key: str) -> int:
+    number = operator.index(checkpoint[key])
+    if number < 0:
+        raise ValueError(f"{key}: {number}")
+    return number
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -95,12 +95,18 @@ def validate(
         trainer: What is trained.
         keep: Called with name and image of each case.
         settings: Of the masks; ``None`` takes those of the plans.
+
+    Raises:
+        UsageError: If an image cannot be scored.
     """
     trainer.bare_network().eval()
     place, scores = trainer.place, {}
     for name in trainer.run.validation_cases[place.rank :: place.world_size]:
         target, image = reconstruct(trainer, name, settings)
-        scores[name] = score_volume(target, image, trainer.metrics)
+        try:
+            scores[name] = score_volume(target, image, trainer.metrics)
+        except ValueError as error:  # weights that are not finite, slices that a metric's window does not fit into
+            raise UsageError(f"{name}: {error}; lower training, initial_lr or change metrics in the plans") from error
         if keep is not None:
             keep(name, image)
     everyone = {name: found for ranks in gather(scores) for name, found in ranks.items()}

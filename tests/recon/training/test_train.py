@@ -85,6 +85,28 @@ def test_a_damaged_checkpoint_is_passed_over(site: Any, planned: Planned, capsys
     assert "no whole checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("key", "value"), [("epoch", -5), ("seed", -1), ("best", "high")])
+def test_a_checkpoint_of_odd_numbers_is_refused(
+    taught: Any, planned: Planned, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    final = taught.fold("DCCNNTrainer", "nnUNetReconPlans") / "checkpoint_final.pth"
+    torch.save({**torch.load(final, weights_only=True), key: value}, final)
+    assert taught.train("DCCNNTrainer", planned("nnUNetReconPlans"), "--c") == 2
+    assert "does not suit the plans 'nnUNetReconPlans' (ValueError" in capsys.readouterr().err
+
+
+def test_images_that_are_not_finite_are_one_line(
+    taught: Any, planned: Planned, capsys: pytest.CaptureFixture[str]
+) -> None:
+    final = taught.fold("DCCNNTrainer", "nnUNetReconPlans") / "checkpoint_final.pth"
+    saved = torch.load(final, weights_only=True)
+    for weight in saved["network_weights"].values():
+        weight.fill_(float("nan"))
+    torch.save(saved, final)
+    assert taught.train("DCCNNTrainer", planned("nnUNetReconPlans"), "--val") == 2
+    assert "disc4: expected finite values" in capsys.readouterr().err
+
+
 def test_val_needs_a_trained_network_and_repeats_the_scores(site: Any, planned: Planned) -> None:
     content = planned("nnUNetReconPlans", num_epochs=1)
     assert site.train("DCCNNTrainer", content, "--val") == 2
