@@ -45,7 +45,13 @@ def run(options: argparse.Namespace) -> None:
     check_options(options)
     if options.seed < 0:
         raise UsageError(f"expected a whole number from 0 for --seed, got {options.seed}")
-    arms = _pairs(options.arm, "--arm")
+    arms = {
+        arm: [Path(folder) for folder in text.split(",") if folder]
+        for arm, text in _pairs(options.arm, "--arm").items()
+    }
+    for arm, folders in arms.items():
+        if not folders:
+            raise UsageError(f"expected a folder of reconstructions for --arm {arm}, got none; type {arm}=FOLDER")
 
     from nnunet_kd.evaluation.report import FILES
     from nnunet_kd.evaluation.statistics import Resampling
@@ -53,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     from nnunet_kd.recon.evaluation.data_facts import caution_beside, patients_beside
 
     comparison = ReconComparison(
-        arms={arm: [Path(folder) for folder in folders.split(",") if folder] for arm, folders in arms.items()},
+        arms=arms,
         reference=options.reference,
         output=options.output,
         metrics=options.metrics,

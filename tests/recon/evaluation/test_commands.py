@@ -88,3 +88,8 @@ def test_a_faulty_case_is_named_and_nothing_is_written(
     assert words in message
     assert "case1" in message
     assert not (folders / "student" / "summary.json").exists()
+
+
+def test_an_arm_without_folder_is_refused(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("compare", "-r", folders / "kspaceTs", "--arm", "student=,", "-o", folders / "report") == 2
+    assert "expected a folder of reconstructions for --arm student" in capsys.readouterr().err
