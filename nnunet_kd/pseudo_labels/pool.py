@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_kd.cases import Fault
+from nnunet_kd.deployment.inference.file_checks import check_written
 from nnunet_kd.errors import UsageError
 from nnunet_kd.nifti import is_nifti
 from nnunet_kd.pseudo_labels.channels import channel_names
@@ -148,6 +149,9 @@ def unpack(scan: Scan, targets: Sequence[Path]) -> None:
     Args:
         scan: Its file has three axes, or four of which the last one is the channels'.
         targets: One file per channel.
+
+    Raises:
+        OSError: If the disk is full.
     """
     import SimpleITK
 
@@ -155,3 +159,4 @@ def unpack(scan: Scan, targets: Sequence[Path]) -> None:
     for number, target in zip(scan.order, targets, strict=True):
         channel = image[:, :, :, number] if image.GetDimension() == 4 else image
         SimpleITK.WriteImage(channel, str(target), target.name.endswith(".gz"))
+        check_written(target)

@@ -10,7 +10,7 @@ import SimpleITK
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.pseudo_labels.channels import by_name, parse_order
-from nnunet_kd.pseudo_labels.pool import Scan, channel_files, count_channels, pool_channels, read_pool
+from nnunet_kd.pseudo_labels.pool import Scan, channel_files, count_channels, pool_channels, read_pool, unpack
 
 ENDING = ".nii.gz"
 BRATS = ["T1", "T1ce", "T2", "Flair"]
@@ -126,3 +126,18 @@ def test_a_packed_case_is_taken_apart_with_its_voxels_and_place(tmp_path: Path) 
             for part in ("GetSpacing", "GetOrigin", "GetDirection"):
                 np.testing.assert_allclose(getattr(found, part)(), getattr(singles[0], part)(), atol=1e-6)
     assert not any(file.exists() for file in files)
+
+
+def test_a_disk_that_takes_half_a_channel_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ITK says nothing of it."""
+    path, target = tmp_path / "a.nii.gz", tmp_path / "a_0000.nii"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((4, 5, 6), np.int16)), str(path))
+    write = SimpleITK.WriteImage
+
+    def torn(image: SimpleITK.Image, name: str, *options: object) -> None:
+        write(image, name, *options)
+        Path(name).write_bytes(Path(name).read_bytes()[:400])
+
+    monkeypatch.setattr(SimpleITK, "WriteImage", torn)
+    with pytest.raises(OSError, match="only 400 bytes were taken"):
+        unpack(Scan(name="a", files=(path,), order=(0,)), [target])
