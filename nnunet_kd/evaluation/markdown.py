@@ -18,6 +18,7 @@ NONE = "-"
 _BEST = {True: "higher is better", False: "lower is better", None: "nearest to 0 is best"}
 
 _FEW = 15  # on skewed scores a 95% interval covers 83% of the time with 5 cases, 88% with 10, 94% with 15 to 40
+_TOO_FEW = 6  # Wilcoxon's p cannot fall below 0.06 with 5
 
 
 def _number(value: float, metric: Metric, *, signed: bool = False) -> str:
@@ -141,6 +142,8 @@ def finding(arm: str, baseline: str, difference: Difference, metric: Metric) -> 
     else:
         better = (difference.value > 0) == metric.higher_is_better
         verdict = f"the interval excludes 0: {arm} is {'better' if better else 'worse'}"
+    if difference.n_groups < _TOO_FEW and difference.value:
+        verdict = f"too few for a verdict, which needs {_TOO_FEW} at least"
     few = f" (of {difference.n_groups} only: too narrow)" if difference.n_groups < _FEW else ""
     return f"{text}{few}, {p_equation(difference.p)}, {difference.n_cases} cases; {verdict}."
 
@@ -221,7 +224,7 @@ def _how(report: Report) -> list[str]:
 
 
 def _applies(line: str, report: Report) -> bool:
-    return report.teacher is not None or not line.startswith("Share of the gap")
+    return report.teacher not in (None, report.baseline) or not line.startswith("Share of the gap")
 
 
 def to_markdown(report: Report) -> str:

@@ -266,6 +266,12 @@ def test_intervals_from_few_patients_are_called_too_narrow() -> None:
     assert "(of 14 only: too narrow)" in finding("kd", "student", difference, METRICS[0])
 
 
+@pytest.mark.parametrize(("n_groups", "ending"), [(5, "which needs 6 at least."), (6, "kd is better.")])
+def test_a_few_cases_give_no_verdict(n_groups: int, ending: str) -> None:
+    difference = Difference(value=0.2, low=0.1, high=0.3, n_cases=9, n_groups=n_groups, p=0.06)
+    assert finding("kd", "student", difference, METRICS[0]).endswith(ending)
+
+
 def test_numbers_are_written_without_false_signs() -> None:
     def share(value: float, low: float, high: float) -> str:
         return share_text(Estimate(value=value, low=low, high=high, n_cases=9, n_groups=9))
