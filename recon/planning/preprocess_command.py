@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> None:
         UsageError: If a case is faulty or not as planned; nothing is written then.
     """
     from nnunet_kd.recon.data.dataset import open_dataset
+    from nnunet_kd.recon.planning.overview import trainer_name
     from nnunet_kd.recon.planning.plans import read_plans
     from nnunet_kd.recon.planning.preprocess import planned_identifiers, preprocess
     from nnunet_kd.recon.planning.splits import planned_splits, write_splits
@@ -59,4 +60,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"wrote {target}: {len(dataset.training)} cases")
     write_splits(splits, folder)
     print(f"wrote {folder / 'splits_final.json'}: {len(splits)} folds by patient")
-    print(f"\nnext:\n  nnunet_kd recon train {options.d} {configurations[0]} {0 if splits else 'all'} -p {options.p}")
+    name, fold = configurations[0], 0 if splits else "all"
+    trainer = trainer_name(plans, name)
+    print(f"\nnext:\n  nnunet_kd recon train {options.d} {name} {fold} -tr {trainer} -p {options.p}")
