@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,14 @@ def written(path: Path) -> Iterator[Any]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with require("h5py").File(temporary, "w") as file:
+        # HDF5 ends the whole process, or says nothing, where it closes a file on a full disk: it writes to memory
+        memory = BytesIO()
+        with require("h5py").File(memory, "w") as file:
             yield file
+        temporary.write_bytes(memory.getbuffer())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise

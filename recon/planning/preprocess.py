@@ -151,7 +151,10 @@ def preprocess_case(job: CaseJob) -> None:
     if facts_path.exists():
         return
     header = read_header(job.path)
-    write_arrays(job, header)
+    try:
+        write_arrays(job, header)
+    except RuntimeError as error:  # blosc2's word for a write that failed
+        raise UsageError(f"cannot write {job.folder} ({error}); free space there") from error
     facts = CaseFacts(
         name=job.name,
         patient=job.patient,

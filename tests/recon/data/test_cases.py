@@ -182,6 +182,19 @@ def test_nothing_is_written_of_a_volume_with_nan(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_leaves_no_file_that_seems_whole(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    volume = make_volume("a", _kspace(2, 40, 40))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (24 * 1024, hard))  # writing fails there, as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*a\.h5"):
+            write_volume(tmp_path / "a.h5", volume)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_header_of_another_grid_says_nothing_about_the_columns(multi_coil: Path) -> None:
     with h5py.File(multi_coil, "r+") as file:
         del file["kspace"]

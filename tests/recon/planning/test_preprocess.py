@@ -100,6 +100,16 @@ def test_bad_case_is_one_line_and_nothing_is_written(
     assert sorted(planned.iterdir()) == before
 
 
+def test_a_full_disk_is_one_line(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("Could not build empty array")
+
+    monkeypatch.setattr(module, "empty_array", full)
+    with pytest.raises(UsageError, match=r"Could not build empty array.*free space") as error:
+        _preprocess(planned)
+    assert "\n" not in str(error.value)
+
+
 def test_interrupted_run_is_finished_by_the_next(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done, original = [], module.preprocess_case
 
