@@ -6,6 +6,7 @@ from pathlib import Path
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.kd_block import KDSettings
 from nnunet_kd.planning.model_folder import find_dataset_folder, nnunet_folder, read_json
+from nnunet_kd.recon.planning.plan_blocks import check_name
 from nnunet_kd.recon.planning.plans import Configuration, ReconPlans, read_plans
 
 
@@ -65,6 +66,7 @@ def find_run(dataset: str, configuration: str, fold: str, trainer: str, plans_na
         UsageError: If something is missing or damaged; says what to type.
     """
     folder = find_dataset_folder(dataset)
+    check_name(plans_name, "-p")
     plans_file = folder / f"{plans_name}.json"
     if not plans_file.is_file():
         found = ", ".join(sorted(file.stem for file in folder.glob("*Plans*.json"))) or "none"
@@ -126,6 +128,11 @@ def read_split(dataset: Path, fold: int) -> tuple[tuple[str, ...], tuple[str, ..
         raise UsageError(f"fold: expected 0 to {len(splits) - 1} or 'all', got {fold}; see {path}")
     chosen = splits[fold]
     for key in ("train", "val"):
+        if not isinstance(chosen[key], list) or not all(isinstance(case, str) for case in chosen[key]):
+            raise UsageError(f"{path}: expected a list of cases under '{key}' of fold {fold}, got {chosen[key]!r:.80}")
         if not chosen[key]:
             raise UsageError(f"{path}: expected cases under '{key}' of fold {fold}, found none; choose another fold")
+    both = sorted(set(chosen["train"]) & set(chosen["val"]))
+    if both:
+        raise UsageError(f"{path}: '{both[0]}' is under 'train' and 'val' of fold {fold}; leave it in one of them")
     return tuple(chosen["train"]), tuple(chosen["val"])

@@ -37,6 +37,7 @@ def not_preprocessed(plans: dict[str, Any]) -> None:
     [
         (["950", "2d", "0", "-tr", "DCNNTrainer"], unchanged, "did you mean 'DCCNNTrainer'"),
         (["950", "2d", "0", "-p", "nnUNetPlans"], unchanged, "found: nnUNetReconPlans"),
+        (["950", "2d", "0", "-p", "../Dataset950_Discs/nnUNetReconPlans"], unchanged, "a name without slashes"),
         (["950", "3d", "0"], unchanged, "they have: 2d"),
         (["950", "2d", "7"], unchanged, "expected 0 to 0"),
         (["950", "2d", "first"], unchanged, "expected a number or 'all'"),
@@ -72,7 +73,18 @@ def test_one_line(
     assert not list(site.results.iterdir())
 
 
-@pytest.mark.parametrize("splits", [{}, [], [{"train": ["disc0"]}], [{"train": [], "val": ["disc1"]}]])
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {},
+        [],
+        [{"train": ["disc0"]}],
+        [{"train": [], "val": ["disc1"]}],
+        [{"train": 5, "val": ["disc1"]}],
+        [{"train": "disc0", "val": ["disc1"]}],
+        [{"train": ["disc0", "disc1"], "val": ["disc1"]}],
+    ],
+)
 def test_damaged_splits(site: Any, planned: Planned, capsys: pytest.CaptureFixture[str], splits: Any) -> None:
     dataset: Path = site.preprocessed / "Dataset950_Discs"
     (dataset / "splits_final.json").write_text(json.dumps(splits))
