@@ -209,7 +209,7 @@ def suitable_batch_size(configuration: Configuration, fingerprint: Mapping[str, 
     Raises:
         UsageError: If the budget is none.
     """
-    if not gpu_memory > 0:
+    if not 0 < gpu_memory < float("inf"):
         raise UsageError(f"--gpu-memory: expected GB > 0, got {gpu_memory}")
     if configuration.generative is not None:  # every sample is kept, and what the discriminator sees of it
         gpu_memory /= 1 + configuration.generative.n_samples

@@ -99,6 +99,9 @@ class SamplingSettings:
         check_number(self.density_std, "sampling, density_std", at_least=0.02)
         if self.offset is not None:
             check_number(self.offset, "sampling, offset", at_least=0, whole=True)
+        for name in ("file", "key"):
+            if not isinstance(getattr(self, name), str | None):
+                raise UsageError(f"sampling, {name}: expected a text, got {getattr(self, name)!r:.80}")
         if (self.mask == "file") != (self.file is not None):
             raise UsageError(f"sampling: 'mask': 'file' and 'file' need each other, got {self.mask} and {self.file}")
 

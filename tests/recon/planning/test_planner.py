@@ -113,6 +113,7 @@ def test_options_reach_the_plans(plan: Callable[..., ReconPlans]) -> None:
         (["-p", "my__Plans"], "-p: expected a name"),
         (["--layers", "3"], "--layers: .*DCCNN has no such size; it has: cascades, convs, channels"),
         (["--gpu-memory", "0"], "--gpu-memory: expected GB > 0"),
+        (["--gpu-memory", "inf"], "--gpu-memory: expected GB > 0"),
         (["--method", "kd_mri"], "expected --teacher MODEL_FOLDER"),
         (["--published", "--network", "unet"], "--published: KD-MRI has no network 'unet'"),
         (["--loss", "l2"], "loss, name: expected one of l1"),

@@ -75,6 +75,7 @@ def test_settings_survive_json(block: dict[str, Any]) -> None:
         ({"density_std": 0.001}, "density_std: expected a number >= 0.02, got 0.001"),
         ({"offset": -1}, "offset: expected a whole number >= 0, got -1"),
         ({"mask": "file"}, "'mask': 'file' and 'file' need each other, got file and None"),
+        ({"mask": "file", "file": 5}, "file: expected a text, got 5"),
         ({"file": "mask.npy"}, "need each other, got random and mask.npy"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
