@@ -1,10 +1,13 @@
 """What plans amount to: the accelerations that their masks reach, the trainer that takes them."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
 
+from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.physics.masks.settings import Draw
 from nnunet_kd.recon.physics.sampling import true_acceleration
 from nnunet_kd.recon.planning.plans import ReconPlans
 from nnunet_kd.recon.planning.sampling import planned_sampling
@@ -28,6 +31,31 @@ def true_accelerations(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> lis
         padding = case["padding"]
         found.append(true_acceleration(whole, None if padding is None else (padding[0], padding[1])))
     return found
+
+
+def check_masks(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse masks that may sample nothing: random lines of a small matrix without any in the centre.
+
+    Args:
+        plans: Of a reconstruction; others have no masks.
+        fingerprint: Of the data set.
+
+    Raises:
+        UsageError: With the smallest share of the centre that helps.
+    """
+    if plans.sampling is None:
+        return
+    settings = planned_sampling(plans.sampling).settings
+    matrices = {tuple(case["matrix"]) for case in fingerprint["cases"].values() if "mask" not in case}
+    for matrix, fraction in product(sorted(matrices), settings.center_fractions):
+        size = matrix[1 if settings.axis == "columns" else 0]
+        draw = Draw(settings.acceleration[-1], fraction, settings.n_calibration, None, settings.density_std)
+        if settings.mask == "random" and draw.n_center(size) == 0:
+            raise UsageError(
+                f"masks '{settings.mask}' with {fraction:g} of the centre keep no line for certain on a matrix of "
+                f"{matrix[0]}x{matrix[1]}; type --center-fraction with at least {1 / size:.3f} for each acceleration, "
+                "or --mask equispaced"
+            )
 
 
 def acceleration_line(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> str:

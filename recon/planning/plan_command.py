@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from nnunet_kd.recon.data.dataset import open_dataset
     from nnunet_kd.recon.planning.fingerprint import read_fingerprint
+    from nnunet_kd.recon.planning.overview import check_masks
     from nnunet_kd.recon.planning.planner import write_plans
 
     plan_options.check_options(options)
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
         plans = _student(options, folder, dataset.name, fingerprint)
     else:
         plans = _teacher(options, folder, dataset, fingerprint)
+    check_masks(plans, fingerprint)
     print("\n".join(described(plans, fingerprint)))
     write_json_atomically(dict(dataset.settings), folder / "dataset.json")  # as nnU-Net, for the model folders
     path = write_plans(plans, folder)

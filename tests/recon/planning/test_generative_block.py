@@ -65,7 +65,7 @@ def test_a_fold_may_follow_the_folder() -> None:
 def test_plans_of_a_generative_network_have_the_block_and_its_trainer(
     network: str, run: Callable[..., None], planned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (
+    words = [
         "--mask",
         "random",
         "--acceleration",
@@ -77,7 +77,8 @@ def test_plans_of_a_generative_network_have_the_block_and_its_trainer(
         "4",
         "-p",
         "nnUNetReconSparsePlans",
-    )
+    ]
+    words += ["--center-fraction", "0.08", "0.06", "0.05", "0.05"]  # of 24 columns
     run("plan", "-d", "1", "--network", network, *words)
     plans = read_plans(planned / "nnUNetReconSparsePlans.json")
     configuration = plans.configuration("2d")
@@ -93,7 +94,7 @@ def test_plans_after_a_baseline_have_its_network_masks_and_scale(
 ) -> None:
     results = tmp_path / "trained"
     monkeypatch.setenv("nnUNet_results", str(results))
-    words = ("--mask", "random", "--acceleration", "8", "16", "--normalisation", "percentile")
+    words = ("--mask", "equispaced", "--acceleration", "8", "16", "--normalisation", "percentile")
     run(
         "plan",
         "-d",

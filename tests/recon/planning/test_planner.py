@@ -119,6 +119,7 @@ def test_options_reach_the_plans(plan: Callable[..., ReconPlans]) -> None:
         (["--loss", "l2"], "loss, name: expected one of l1"),
         (["--epochs", "0"], "num_epochs: expected a whole number >= 1"),
         (["--percentile", "0"], "percentile: expected a number > 0"),
+        (["--acceleration", "4", "32"], "0.01 of the centre keep no line for certain on a matrix of 32x24"),
         (["--mask-file", "none.npy", "--mask", "file"], "none.npy"),
     ],
 )
