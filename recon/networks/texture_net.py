@@ -1,6 +1,6 @@
 """TextureNet: a trained reconstruction, and texture that a generator adds where nothing was measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,21 +64,25 @@ class TextureGenerator(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # it has one
 
-    def forward(self, image: Tensor, acquisition: Acquisition, latent: Latent) -> Texture:
-        """Return what may be added to an image ``(B, H, W)``."""
-        height, width = image.shape[1:]
-        multiple = 2 ** (len(self.encoder) - 1)
-        right, below = (max(2 * multiple, -(-n // multiple) * multiple) - n for n in (width, height))
-        margin = (0, right, 0, below)
-        told = self.embedding(acquisition.mask).float()[:, :, None, None].expand(-1, -1, height, width)
-        channels = torch.cat([to_channels(torch.stack([image, acquisition.image], dim=1)), told], dim=1)
-        kept = self._encode(pad(channels, margin))
-        tokens = self.tokens(kept[-1], latent.vector)
-        features, style, attention = self._decode(kept, tokens, pad(latent.noise, margin))
+    def forward(self, encoded: Sequence[Tensor], latent: Latent) -> Texture:
+        """Return what may be added to the image whose features :meth:`encode` returned."""
+        height, width = latent.noise.shape[2:]
+        tokens = self.tokens(encoded[-1], latent.vector)
+        features, style, attention = self._decode(list(encoded), tokens, pad(latent.noise, self._margin(height, width)))
         detail = to_image(self.head(features)[:, :, :height, :width])
         return Texture(detail, tokens, style, attention[:, :, :height, :width])
 
-    def _encode(self, features: Tensor) -> list[Tensor]:
+    def _margin(self, height: int, width: int) -> tuple[int, int, int, int]:
+        multiple = 2 ** (len(self.encoder) - 1)
+        right, below = (max(2 * multiple, -(-n // multiple) * multiple) - n for n in (width, height))
+        return (0, right, 0, below)
+
+    def encode(self, image: Tensor, acquisition: Acquisition) -> list[Tensor]:
+        """Return the features of an image ``(B, H, W)``, finest first; nothing in them is random."""
+        height, width = image.shape[1:]
+        told = self.embedding(acquisition.mask).float()[:, :, None, None].expand(-1, -1, height, width)
+        channels = torch.cat([to_channels(torch.stack([image, acquisition.image], dim=1)), told], dim=1)
+        features = pad(channels, self._margin(height, width))
         kept: list[Tensor] = []
         for scale, convolutions in enumerate(self.encoder):
             features = silu(convolutions(avg_pool2d(features, 2) if scale else features))
@@ -165,19 +169,26 @@ class TextureNet(GenerativeNetwork):
 
     def parts(self, acquisition: Acquisition, latent: Latent) -> dict[str, Tensor]:
         """Return ``image``, ``baseline``, ``detail``, and ``tokens``, ``style``, ``attention`` of :class:`Texture`."""
-        return self.add_texture(self.baseline(acquisition), acquisition, latent)
+        return next(self.add_textures(self.baseline(acquisition), acquisition, [latent]))
 
-    def add_texture(self, baseline: Tensor, acquisition: Acquisition, latent: Latent) -> dict[str, Tensor]:
-        """Return :meth:`parts` for a baseline image that is known already, ``(B, H, W)``."""
-        texture = self.generator(baseline, acquisition, latent)
-        detail = null_space(texture.detail, acquisition) if self.null_space else texture.detail
-        return {**texture._asdict(), "image": baseline + detail, "baseline": baseline, "detail": detail}
+    def add_textures(
+        self, baseline: Tensor, acquisition: Acquisition, latents: Iterable[Latent]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield :meth:`parts` of each sample for a baseline image that is known already, ``(B, H, W)``.
+
+        What is not random, the features of the baseline, is computed once.
+        """
+        encoded = self.generator.encode(baseline, acquisition)
+        for latent in latents:
+            texture: Texture = self.generator(encoded, latent)
+            detail = null_space(texture.detail, acquisition) if self.null_space else texture.detail
+            yield {**texture._asdict(), "image": baseline + detail, "baseline": baseline, "detail": detail}
 
     def samples(self, acquisition: Acquisition, seeds: Iterable[int | None]) -> Tensor:
         """Return one image per seed, complex64, ``(P, B, H, W)``; the baseline is computed once."""
-        baseline = self.baseline(acquisition)
-        found = (self.add_texture(baseline, acquisition, self.latent(acquisition, seed))["image"] for seed in seeds)
-        return torch.stack(list(found))
+        latents = (self.latent(acquisition, seed) for seed in seeds)
+        found = self.add_textures(self.baseline(acquisition), acquisition, latents)
+        return torch.stack([parts["image"] for parts in found])
 
     def stage_names(self) -> dict[str, str]:
         """Return the baseline's stages."""

@@ -56,8 +56,8 @@ def divergence(mean: Tensor, log_variance: Tensor, free_bits: float) -> Tensor:
             https://arxiv.org/abs/1606.04934
 
     Example:
-        >>> divergence(torch.zeros(2, 3), torch.zeros(2, 3), 0.0).item()
-        0.0
+        >>> divergence(Tensor([[1.0, 1.0]]), Tensor([[0.0, 0.0]]), 0.0).item()
+        0.5
     """
     each = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
     return each.mean(dim=0).clamp(min=free_bits).mean()

@@ -48,11 +48,8 @@ class TextureNetTrainer(AdversarialTrainer):
             raise TypeError(f"expected a TextureNet, got {type(network).__name__}")
         with torch.set_grad_enabled(not self.block.freeze_baseline):
             baseline = network.baseline(acquisition)
-        fixed = baseline.detach()
-        parts = [
-            network.add_texture(fixed, acquisition, network.latent(acquisition)) for _ in range(self.block.n_samples)
-        ]
-        return parts, baseline
+        latents = [network.latent(acquisition) for _ in range(self.block.n_samples)]
+        return list(network.add_textures(baseline.detach(), acquisition, latents)), baseline
 
     def terms(self, generated: Generated, stage: Stage) -> Iterator[tuple[str, float, Tensor]]:
         """Yield also the baseline's own supervision, where it is trained."""

@@ -152,13 +152,13 @@ def test_the_proxy_is_trained_first_and_then_fixed(site: Any, planned: Planned) 
 
 
 def test_the_saved_weights_are_the_mean_over_steps(site: Any, planned: Planned) -> None:
-    trainer = make(site, texture_plans(planned, block={"ema": 0.2}))
+    trainer = make(site, texture_plans(planned, block={"ema": 0.25}))
     name = "generator.head.weight"
     mean = dict(trainer.generator.named_parameters())[name].detach().clone()
-    for decay in (0.1, 2 / 11, 0.2, 0.2):  # (1 + n) / (10 + n) until it exceeds the plans'
+    for decay in (0.1, 2 / 11, 0.25, 0.25):  # (1 + n) / (10 + n) until it exceeds the plans'
         take(trainer, 1, 0.9)
         mean = decay * mean + (1 - decay) * dict(trainer.generator.named_parameters())[name].detach()
-    torch.testing.assert_close(dict(trainer.bare_network().named_parameters())[name], mean)
+        torch.testing.assert_close(dict(trainer.bare_network().named_parameters())[name], mean, rtol=1e-4, atol=1e-8)
     assert not torch.equal(trainer.bare_network().state_dict()[name], trainer.generator.state_dict()[name])
 
 
