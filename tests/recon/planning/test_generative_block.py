@@ -65,20 +65,8 @@ def test_a_fold_may_follow_the_folder() -> None:
 def test_plans_of_a_generative_network_have_the_block_and_its_trainer(
     network: str, run: Callable[..., None], planned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "--mask",
-        "random",
-        "--acceleration",
-        "4",
-        "8",
-        "16",
-        "32",
-        "--channels",
-        "4",
-        "-p",
-        "nnUNetReconSparsePlans",
-    ]
-    words += ["--center-fraction", "0.08", "0.06", "0.05", "0.05"]  # of 24 columns
+    words = ["--mask", "equispaced", "--acceleration", "4", "8", "16", "32", "--channels", "4"]
+    words += ["-p", "nnUNetReconSparsePlans"]
     run("plan", "-d", "1", "--network", network, *words)
     plans = read_plans(planned / "nnUNetReconSparsePlans.json")
     configuration = plans.configuration("2d")

@@ -21,20 +21,8 @@ def test_a_network_is_planned_by_its_short_name(
     network: str, loss: str, sizes: tuple[str, ...], run: Callable[..., None], planned: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    words = [
-        "--mask",
-        "random",
-        "--acceleration",
-        "4",
-        "8",
-        "16",
-        "32",
-        "--channels",
-        "4",
-        "-p",
-        "nnUNetReconSparsePlans",
-    ]
-    words += ["--center-fraction", "0.08", "0.06", "0.05", "0.05"]  # of 24 columns
+    words = ["--mask", "equispaced", "--acceleration", "4", "8", "16", "32", "--channels", "4"]
+    words += ["-p", "nnUNetReconSparsePlans"]
     run("plan", "-d", "1", "--network", network, *sizes, *words)
     plans = read_plans(planned / "nnUNetReconSparsePlans.json")
     assert plans.configuration("2d").loss == {"name": loss}
