@@ -54,13 +54,13 @@ def row(arms: Arms, arm: str, acceleration: str, published: Mapping[str, str]) -
         cells += [_interval(found, signed=True), f"{found.p:.2g}"]
     else:
         cells += ["", ""]
-    return [*cells, _share(arms, arm), published.get(arm, ""), f"{np.mean([run['seconds'] for run in own]):.0f}"]
+    return [*cells, _share(arms, arm), published.get(arm, "")]
 
 
 def table(found: Mapping[str, Arms], settings: Mapping[str, Any]) -> str:
     """Return the Markdown table."""
     head = ["R", "arm", "parameters", "seeds", "PSNR [dB, 95 % over patients]", "SSIM", "PSNR per seed"]
-    head += ["minus student [dB, 95 %]", "p", "share of the gap", "published PSNR / SSIM", "seconds per run"]
+    head += ["minus student [dB, 95 %]", "p", "share of the gap", "published PSNR / SSIM"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for acceleration, arms in found.items():
         lines += [
@@ -83,7 +83,7 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(range(len(names)), names)
         axes.set_title(f"{acceleration}x, {len(arms[CONTROL])} seed(s)", fontsize=11)
-        axes.set_xlabel("PSNR minus that of the student alone [dB]")
+        axes.set_xlabel("PSNR minus the student's alone [dB]")
     figure.suptitle("dots: patients; diamonds: mean with 95 % interval over patients", fontsize=10)
     figure.savefig(path, dpi=130)
 
