@@ -33,7 +33,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def _copy_source(target: Path) -> Path:
     """Copy what belongs to the project, without what tools and earlier builds left there."""
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "site", "demo", "recon_demo", "*.egg-info", "__pycache__", "work")
+    left_out = shutil.ignore_patterns(
+        ".*", "build", "dist", "site", "demo", "recon_demo", "*.egg-info", "__pycache__", "work"
+    )
     return Path(shutil.copytree(ROOT, target, ignore=left_out))
 
 
