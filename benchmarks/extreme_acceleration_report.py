@@ -39,11 +39,13 @@ def label(arm: str, kind: str) -> str:
 
 
 def difference(arms: Arms, factor: str, arm: str, kind: str) -> str:
-    """Return PSNR minus the baseline's, paired over volumes, patients resampled."""
-    if arm == BASELINE or BASELINE not in arms:
+    """Return PSNR minus the baseline's of the same seeds, paired over volumes, patients resampled."""
+    seeds = {run["seed"] for run in arms[arm]} & {run["seed"] for run in arms.get(BASELINE, ())}
+    if arm == BASELINE or not seeds:
         return ""
     own, other = (
-        average_runs(values(arms[name], factor, which, "PSNR")) for name, which in ((arm, kind), (BASELINE, "image"))
+        average_runs(values([run for run in arms[name] if run["seed"] in seeds], factor, which, "PSNR"))
+        for name, which in ((arm, kind), (BASELINE, "image"))
     )
     found = paired_difference(own, other, groups=patients(arms[arm], factor, kind))
     return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
@@ -62,7 +64,7 @@ def row(arms: Arms, factor: str, arm: str, kind: str) -> str:
 
 def table(arms: Arms, factors: Sequence[str], names: Sequence[str]) -> str:
     """Return a Markdown table of some arms."""
-    head = ["R", "arm", "parameters", "PSNR [dB]", "per seed", "minus baseline [dB, 95 %]", "SSIM"]
+    head = ["R", "arm", "parameters", "PSNR [dB]", "per seed", "minus baseline, same seeds [dB, 95 %]", "SSIM"]
     head += ["distance of the power spectra [dB]", "fine detail [dB]"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     shown = [(arm, kind) for arm in names if arm in arms for kind in kinds(arms[arm])]
