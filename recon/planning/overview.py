@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from nnunet_kd.errors import UsageError
-from nnunet_kd.recon.physics.masks.settings import Draw
 from nnunet_kd.recon.physics.sampling import true_acceleration
 from nnunet_kd.recon.planning.plans import ReconPlans
 from nnunet_kd.recon.planning.sampling import planned_sampling
@@ -43,16 +42,16 @@ def check_masks(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> None:
     Raises:
         UsageError: With the smallest share of the centre that helps.
     """
-    if plans.sampling is None:
+    settings = None if plans.sampling is None else planned_sampling(plans.sampling).settings
+    if settings is None or settings.mask != "random":
         return
-    settings = planned_sampling(plans.sampling).settings
     matrices = {tuple(case["matrix"]) for case in fingerprint["cases"].values() if "mask" not in case}
     for matrix, fraction in product(sorted(matrices), settings.center_fractions):
         size = matrix[1 if settings.axis == "columns" else 0]
-        draw = Draw(settings.acceleration[-1], fraction, settings.n_calibration, None, settings.density_std)
-        if settings.mask == "random" and draw.n_center(size) == 0:
+        n_center = round(size * fraction) if settings.n_calibration is None else settings.n_calibration
+        if n_center == 0:
             raise UsageError(
-                f"masks '{settings.mask}' with {fraction:g} of the centre keep no line for certain on a matrix of "
+                f"masks 'random' with {fraction:g} of the centre keep no line for certain on a matrix of "
                 f"{matrix[0]}x{matrix[1]}; type --center-fraction with at least {1 / size:.3f} for each acceleration, "
                 "or --mask equispaced"
             )
