@@ -104,7 +104,12 @@ def plot_slice(
     _draw_scale(figure, grid[1, first], error if arms else None, target.shape)
     if title:
         figure.suptitle(title, fontsize=10)
-    figure.savefig(file, dpi=140, format="png")
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        figure.savefig(temporary, dpi=140, format="png")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _draw_image(axes: "Axes", image: Image, top: float, title: str) -> None:
