@@ -133,9 +133,9 @@ def write(arms: Arms, settings: Mapping[str, Any]) -> None:
         table(arms, factors, [arm for arm in arms if arm not in ABLATION[:-1]]),
         "\n".join(aims(arms, factors)),
         "![extreme_acceleration](images/extreme_acceleration.png)",
-        f"What each part of TextureNet does, at {ABLATED_AT}x:",
-        table(arms, [ABLATED_AT], ablated),
     ]
+    if set(ABLATION) <= set(arms):
+        pieces += [f"What each part of TextureNet does, at {ABLATED_AT}x:", table(arms, [ABLATED_AT], ablated)]
     body = "\n\n".join(piece for piece in pieces if piece)
     replace_marked("extreme acceleration", body)
     print(body)
