@@ -14,6 +14,7 @@ from nnunet_kd import cli
 from nnunet_kd.losses import LOSSES, loss_options
 from nnunet_kd.planning.kd_block import Budget, KDSettings, TeacherSource
 from nnunet_kd.recon import cli as recon_cli
+from nnunet_kd.recon.planning.generative_block import Discriminator, Generative, Proxy
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -68,9 +69,15 @@ def test_every_verb_of_reconstruction_has_its_place_in_the_documents(verb: str) 
     assert any(command[:2] == ["recon", verb] for page in PAGES for command in _commands(page))
 
 
-@pytest.mark.parametrize("keys", [KDSettings, TeacherSource, Budget], ids=lambda keys: keys.__name__)
-def test_the_reference_of_the_kd_block_has_every_key(keys: type) -> None:
-    text = (ROOT / "docs" / "reference" / "kd-block.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "keys"),
+    [
+        *(("kd-block", keys) for keys in (KDSettings, TeacherSource, Budget)),
+        *(("recon-plans", keys) for keys in (Generative, Discriminator, Proxy)),
+    ],
+)
+def test_the_reference_of_a_block_has_every_key(page: str, keys: type) -> None:
+    text = (ROOT / "docs" / "reference" / f"{page}.md").read_text(encoding="utf-8")
     assert not [key for key in keys.__dataclass_fields__ if f"| `{key}` |" not in text]
 
 

@@ -9,11 +9,9 @@ import pytest
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.recon.planning.baseline import parse_baseline
-from nnunet_kd.recon.planning.generative_block import Discriminator, Generative, Proxy, parse_generative
+from nnunet_kd.recon.planning.generative_block import parse_generative
 from nnunet_kd.recon.planning.networks import NETWORKS
 from nnunet_kd.recon.planning.plans import build_network, read_plans
-
-REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "recon-plans.md"
 
 
 @pytest.mark.parametrize(
@@ -48,12 +46,6 @@ def test_a_mistake_is_one_line(block: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(("warm_up", "share"), [(0, 0), (0.25, 0.25), (1, 0.1), (5, 0.5), (20, 1)])
 def test_a_warm_up_is_a_share_or_epochs(warm_up: float, share: float) -> None:
     assert parse_generative({"warm_up": warm_up}, "generative").warm_up_share(10) == pytest.approx(share)
-
-
-@pytest.mark.parametrize("keys", [Generative, Discriminator, Proxy], ids=lambda keys: keys.__name__)
-def test_the_reference_has_every_key(keys: type) -> None:
-    text = REFERENCE.read_text(encoding="utf-8")
-    assert not [key for key in keys.__dataclass_fields__ if f"| `{key}` |" not in text]
 
 
 def test_a_fold_may_follow_the_folder() -> None:
