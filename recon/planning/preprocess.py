@@ -17,7 +17,7 @@ from nnunet_kd.recon.data.arrays import root_sum_of_squares, to_images
 from nnunet_kd.recon.data.cases import CaseHeader, Volume, read_header, read_volume
 from nnunet_kd.recon.data.dataset import RawDataset
 from nnunet_kd.recon.data.measuring import SampleSettings, SliceData, sample_settings, sensitivities_of, volume_scale
-from nnunet_kd.recon.data.preprocessed import CaseFacts
+from nnunet_kd.recon.data.preprocessed_facts import PreprocessedFacts
 from nnunet_kd.recon.planning.case_work import map_files
 from nnunet_kd.recon.planning.plans import ReconPlans
 
@@ -155,7 +155,7 @@ def preprocess_case(job: CaseJob) -> None:
         write_arrays(job, header)
     except RuntimeError as error:  # blosc2's word for a write that failed
         raise UsageError(f"cannot write {job.folder} ({error}); free space there") from error
-    facts = CaseFacts(
+    facts = PreprocessedFacts(
         name=job.name,
         patient=job.patient,
         n_slices=header.n_slices,

@@ -178,12 +178,48 @@ def test_volume_scale_is_the_largest_of_its_slices(multi: tuple[Path, ReconPlans
     assert min(largest) < max(largest)
 
 
-def test_damaged_facts_are_refused(planned: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"coil": 1}, "unknown key 'coil'"),
+        ({"n_slices": "2"}, "n_slices: expected a whole number >= 1"),
+        ({"n_coils": None}, "n_coils: expected a whole number >= 1"),
+        ({"matrix": 32}, "matrix: expected two whole numbers"),
+        ({"target_shape": [20, 2.5]}, "target_shape: expected a whole number >= 1"),
+        ({"padding": [-1, 3]}, "padding: expected a whole number >= 0"),
+        ({"patient": 7}, "patient: expected text"),
+        ({"volume_scale": 0}, "volume_scale: expected a number > 0"),
+        ({"mask": [[0, 1]]}, "mask: expected rows of 0 and 1 of the matrix (32, 24)"),
+        ({"mask": [[0] * 24]}, "not all 0"),
+        ({"mask": [[2] * 24]}, "mask: expected rows of 0 and 1"),
+        ({"mask": 1}, "mask: expected rows of 0 and 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_damaged_facts_are_refused(planned: Path, changed: dict[str, Any], message: str) -> None:
     folder = _preprocess(planned)
     path = folder / f"{CASE}.json"
-    path.write_text(json.dumps({"name": CASE, "coil": 1}))
-    with pytest.raises(UsageError, match=r"phantom_002\.json: unknown key 'coil'"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(UsageError) as caught:
         PreprocessedCases(folder)
+    assert "phantom_002.json: " in str(caught.value)
+    assert message in str(caught.value)
+    assert str(caught.value).endswith("; type: nnunet_kd recon preprocess -d Dataset001_Single --overwrite")
+
+
+@pytest.mark.parametrize("ending", ["", "_target"])
+@pytest.mark.parametrize("damage", ["gone", "truncated", "another"])
+def test_damaged_arrays_are_refused(planned: Path, ending: str, damage: str) -> None:
+    folder = _preprocess(planned)
+    path = folder / f"{CASE}{ending}.b2nd"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        module.empty_array(path, (2, 3, 3), np.float32)
+    with pytest.raises(UsageError, match=rf"cannot read .*{path.name}: .*; type: .*Dataset001_Single --overwrite"):
+        PreprocessedCases(folder).read(CASE, 1)
 
 
 @pytest.mark.parametrize(
