@@ -1,12 +1,12 @@
 """What plans amount to: the accelerations that their masks reach, the trainer that takes them."""
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import numpy as np
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.recon.physics.masks.settings import OF_POINTS, SamplingSettings
 from nnunet_kd.recon.physics.sampling import true_acceleration
 from nnunet_kd.recon.planning.plans import ReconPlans
 from nnunet_kd.recon.planning.sampling import planned_sampling
@@ -33,21 +33,32 @@ def true_accelerations(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> lis
 
 
 def check_masks(plans: ReconPlans, fingerprint: Mapping[str, Any]) -> None:
-    """Refuse masks that may sample nothing: random lines of a small matrix without any in the centre.
+    """Refuse masks that may sample nothing, and a fully sampled centre that is larger than the matrix.
 
     Args:
         plans: Of a reconstruction; others have no masks.
         fingerprint: Of the data set.
 
     Raises:
-        UsageError: With the smallest share of the centre that helps.
+        UsageError: With the smallest share of the centre that helps, or the most lines that fit.
     """
     settings = None if plans.sampling is None else planned_sampling(plans.sampling).settings
-    if settings is None or settings.mask != "random":
+    if settings is None or settings.mask == "file":
         return
-    matrices = {tuple(case["matrix"]) for case in fingerprint["cases"].values() if "mask" not in case}
-    for matrix, fraction in product(sorted(matrices), settings.center_fractions):
-        size = matrix[1 if settings.axis == "columns" else 0]
+    for matrix in sorted({tuple(case["matrix"]) for case in fingerprint["cases"].values() if "mask" not in case}):
+        _check_centre(settings, matrix)
+
+
+def _check_centre(settings: SamplingSettings, matrix: tuple[int, ...]) -> None:
+    size = min(matrix) if settings.mask in OF_POINTS else matrix[1 if settings.axis == "columns" else 0]
+    if settings.n_calibration is not None and settings.n_calibration > size:
+        raise UsageError(
+            f"sampling, n_calibration: expected at most {size} on a matrix of {matrix[0]}x{matrix[1]}, got "
+            f"{settings.n_calibration}; write a smaller number into dataset.json"
+        )
+    if settings.mask != "random":
+        return
+    for fraction in settings.center_fractions:
         n_center = round(size * fraction) if settings.n_calibration is None else settings.n_calibration
         if n_center == 0:
             raise UsageError(

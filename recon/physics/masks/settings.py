@@ -22,6 +22,7 @@ MaskName = Literal[
 ]
 # these take every R-th line
 _WHOLE_STEPS = ("equispaced", "magic")
+OF_POINTS = ("gaussian_2d", "poisson_disc")
 
 
 class Draw(NamedTuple):

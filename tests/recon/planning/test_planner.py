@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from nnunet_kd.recon.planning import planner
 from nnunet_kd.recon.planning.fingerprint import read_fingerprint
 from nnunet_kd.recon.planning.memory import kept_bytes_per_pixel, planned_batch_size
 from nnunet_kd.recon.planning.networks import NETWORKS, SizeRequest, n_parameters, teacher_architecture
-from nnunet_kd.recon.planning.overview import trainer_name, true_accelerations
+from nnunet_kd.recon.planning.overview import check_masks, trainer_name, true_accelerations
 from nnunet_kd.recon.planning.planner import PlanRequest, planned_crop
 from nnunet_kd.recon.planning.plans import Normalisation, ReconPlans, Training, read_plans
 from nnunet_kd.recon.planning.sampling import planned_sampling
@@ -129,6 +131,17 @@ def test_what_cannot_be_planned_is_one_line(run: Run, planned: Path, words: list
         run("plan", "-d", "1", "--overwrite", *words)
     assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in planned.iterdir()} == before
+
+
+@pytest.mark.parametrize(("mask", "size"), [("equispaced", 24), ("random", 24), ("poisson_disc", 24)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_centre_beyond_the_matrix_is_refused(planned: Path, mask: str, size: int, more: int) -> None:
+    fingerprint = read_fingerprint(planned, open_dataset("1"))
+    sampling = {"mask": mask, "acceleration": 4, "n_calibration": size + more}
+    plans = replace(read_plans(planned / "nnUNetReconPlans.json"), sampling=sampling)
+    refused = pytest.raises(UsageError, match=rf"n_calibration: expected at most {size} on a matrix of 32x24, got 25")
+    with refused if more else nullcontext():
+        check_masks(plans, fingerprint)
 
 
 def test_plans_are_not_replaced_unasked(run: Run, folders: Path) -> None:
