@@ -1,7 +1,7 @@
 """From a source to a raw data set of k-space: everything is read and checked, then everything is written."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,16 @@ from nnunet_kd.errors import UsageError
 from nnunet_kd.output import check_replaceable, move_into_place, work_folder
 from nnunet_kd.planning.model_folder import read_json_object, write_json_atomically
 from nnunet_kd.recon.data.cases import ENDING, check_values, write_volume
-from nnunet_kd.recon.data.dataset import DATASET_JSON, SIMULATED, TASKS, TEST, TRAINING, check_settings
+from nnunet_kd.recon.data.dataset import (
+    DATASET_JSON,
+    ORIGIN_OF_SOURCE,
+    ORIGINS,
+    SIMULATED,
+    TASKS,
+    TEST,
+    TRAINING,
+    check_settings,
+)
 from nnunet_kd.recon.data.formats import source_format
 from nnunet_kd.recon.data.formats.source import ReadOptions, SourceCase, SourceFormat
 from nnunet_kd.recon.data.parts import Parts, SplitOptions, deal_out
@@ -63,11 +72,6 @@ class Job:
         """What knows the source."""
         return source_format(self.format_name)
 
-    @property
-    def kspace(self) -> str:
-        """Where the k-space comes from."""
-        return SIMULATED if self.read.phase else self.format.kspace
-
 
 @dataclass(frozen=True)
 class CaseFacts:
@@ -80,6 +84,7 @@ class CaseFacts:
         matrix: Of k-space.
         has_target: Whether its truth is known.
         n_slices: Slices that are kept.
+        source_format: What the case was made of.
     """
 
     patient: str
@@ -88,6 +93,7 @@ class CaseFacts:
     matrix: tuple[int, int]
     has_target: bool
     n_slices: int
+    source_format: str
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,16 @@ def _check_case(case: SourceCase, *, name: str, options: ReadOptions) -> CaseFac
         matrix=header.matrix,
         has_target=header.has_target,
         n_slices=header.n_slices,
+        source_format=header.source_format,
     )
+
+
+def _origin(job: Job, facts: Iterable[CaseFacts]) -> str:
+    """Say where the k-space comes from: measured only if no case says otherwise."""
+    if job.read.phase:
+        return SIMULATED
+    found = {ORIGIN_OF_SOURCE.get(one.source_format, job.format.kspace) for one in facts}
+    return max(found, key=ORIGINS.index)
 
 
 def _read(case: SourceCase, name: str, options: ReadOptions) -> Any:  # noqa: ANN401  # a Volume
@@ -267,7 +282,7 @@ def _content(
         "name": job.name,
         **degradation,
         "acquisition": "single_coil" if single else "multi_coil",
-        "kspace": job.kspace,
+        "kspace": _origin(job, facts.values()),
         "patients": {name: parts.patients[name] for name in (*parts.training, *parts.test)},
         **({"splits": parts.splits} if parts.splits else {}),
         "numTraining": len(parts.training),

@@ -179,8 +179,8 @@ def _summarise(job: Job, checked: Checked, *, written: bool) -> None:
     sizes = Counter(one.matrix for one in facts)
     shown = ", ".join(f"{size[0]}x{size[1]} ({count})" for size, count in sizes.most_common(5))
     print(f"  k-space matrices: {shown}{', ...' if len(sizes) > 5 else ''}")
-    if job.kspace != MEASURED:
-        print(f"  k-space is {job.kspace}: scores on it say little about measured data")
+    if (kspace := checked.content["kspace"]) != MEASURED:
+        print(f"  k-space is {kspace}: scores on it say little about measured data")
     if not written:
         print("nothing is wrong with it; nothing was written")
         return

@@ -17,6 +17,13 @@ MEASURED = "measured"
 MAGNITUDE_DERIVED = "retrospective, magnitude-derived"
 SIMULATED = "retrospective, simulated"
 ORIGINS = (MEASURED, MAGNITUDE_DERIVED, SIMULATED)
+# case files say what they were made of, and keep it when they are converted once more
+ORIGIN_OF_SOURCE = {
+    "nifti": MAGNITUDE_DERIVED,
+    "hdf5": MAGNITUDE_DERIVED,
+    "kd_mri": MAGNITUDE_DERIVED,
+    "phantom": SIMULATED,
+}
 TRAINING, TEST = "kspaceTr", "kspaceTs"
 DATASET_JSON = "dataset.json"
 Splits = list[dict[str, list[str]]]

@@ -66,7 +66,9 @@ def make_sample(
     if scale is None:
         scale = scale_of(acquisition, data, settings.normalisation)
     if not scale > 0 or not math.isfinite(scale):
-        raise UsageError(f"{data.name}, kspace: expected measured data, got a scale of {scale}: all zero, or NaN")
+        raise UsageError(
+            f"{data.name}, kspace: expected measured data, got a scale of {scale}: k-space or mask are all zero, or NaN"
+        )
     target = None if data.target is None else torch.from_numpy(_cropped(data.target, settings.crop) / scale)
     scaled = acquisition._replace(
         kspace=acquisition.kspace / scale, image=acquisition.image / scale, context=acquisition.context / scale

@@ -12,6 +12,7 @@ from nnunet_kd import cli
 from nnunet_kd.recon.data.cases import read_volume
 from nnunet_kd.recon.data.dataset import open_dataset
 from nnunet_kd.recon.data.formats import FORMATS, source_format
+from nnunet_kd.recon.data.phantoms import make_phantom_dataset
 
 
 @pytest.fixture
@@ -105,6 +106,12 @@ def test_magnitude_images_become_labelled_k_space(
     assert dataset.settings["kspace"] == label
     assert read_volume(dataset.training["patient002_frame01"]).kspace.shape == (2, 1, 6, 6)
     assert f"k-space is {label}" in capsys.readouterr().out
+
+
+def test_simulated_k_space_stays_simulated(raw: Path, tmp_path: Path) -> None:
+    made = make_phantom_dataset(tmp_path / "Dataset009_Phantoms", 2, n_test=1)
+    assert _convert("fastmri", "-i", made, "-d", 3, "-n", "Again", "--copy") == 0
+    assert open_dataset("3").settings["kspace"] == "retrospective, simulated"
 
 
 @pytest.mark.parametrize("phase", [-1, 4, "nan"])
