@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_kd.deployment.benchmark_report import Benchmark, significant
 from nnunet_kd.deployment.stage_times import STAGES, START_UP
+from nnunet_kd.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +37,6 @@ def plot_benchmark(found: Benchmark, file: Path) -> None:
     whole beside the bar; right the stages as shares of a case, where fast models can be read, too.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     times = found.times
     first = next(iter(times))
@@ -45,8 +44,7 @@ def plot_benchmark(found: Benchmark, file: Path) -> None:
     cases = {name: {stage: one.stages[stage].median for stage in STAGES} for name, one in times.items()}
     # no pyplot: it would keep the figure and choose a window system
     with mpl.rc_context(_STYLE):
-        figure = Figure(layout="constrained", figsize=(15, 2.4 + 0.62 * len(times)))
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(15, 2.4 + 0.62 * len(times)))
         left, middle, right = figure.subplots(1, 3, sharey=True)
         _draw_stacks(left, start_ups, [f"{significant(one.start_up.median)} s" for one in times.values()])
         _draw_stacks(
@@ -66,7 +64,7 @@ def plot_benchmark(found: Benchmark, file: Path) -> None:
         left.invert_yaxis()
         handles = [mpl.patches.Patch(color=colour, label=part) for part, colour in _COLOURS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-        figure.savefig(file, dpi=130)
+        save_figure(figure, file, dpi=130)
 
 
 def _draw_stacks(axes: Axes, parts: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
+from nnunet_kd.figures import new_figure, save_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -46,13 +48,12 @@ class DistillationLogger(LocalLogger):
         The first panel compares like with like: nnU-Net's loss in training and in validation. What is minimised
         holds the distillation too, and would seem to diverge where a term's weight rises.
         """
-        from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
         log = self.my_fantastic_logging
         n_epochs = min(len(values) for values in log.values())
         terms = [part for part in self.parts if part != SUPERVISION]
-        figure = Figure(figsize=(12, 18), layout="constrained")
+        figure = new_figure(figsize=(12, 18))
         losses, parts, times, rates = figure.subplots(4, 1, sharex=True)
         supervision = {"nnU-Net's loss, training": log[PREFIX + SUPERVISION], "validation": log["val_losses"]}
         _draw(losses, "nnU-Net's loss", supervision, n_epochs)
@@ -72,7 +73,7 @@ class DistillationLogger(LocalLogger):
         times.set_ylim(0, 1.1 * times.get_ylim()[1])
         rates.set_xlabel("epoch")
         rates.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.savefig(Path(output_folder) / "progress.png", dpi=80)
+        save_figure(figure, Path(output_folder) / "progress.png", dpi=80)
 
 
 def _draw(axes: "Axes", label: str, curves: dict[str, list[float]], n_epochs: int, first: int = 0) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.markdown import p_equation
+from nnunet_kd.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,19 +188,15 @@ def plot_report(report: Report, file: Path) -> None:
     multiply-accumulates.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    # no pyplot: it would keep the figure and choose a window system
     n_rows = max(1, len(report.arms) - 1)
     size: dict[str, Any] = {"figsize": (12 if report.costs else 7, 2.2 + 1.15 * max(2, n_rows))}
     with mpl.rc_context(_STYLE):
-        figure = Figure(layout="constrained", **size)
-        FigureCanvasAgg(figure)
+        figure = new_figure(**size)
         panels = figure.subplots(1, 2 if report.costs else 1, squeeze=False)[0]
         _draw_cases(panels[0], report)
         if report.costs:
             _draw_costs(panels[1], report)
         if report.scores.caution:
             figure.suptitle(report.scores.caution, fontsize=11, color=DARK)
-        figure.savefig(file, dpi=160)
+        save_figure(figure, file, dpi=160)

@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_kd.figures import new_figure, save_figure
 from nnunet_kd.planning.budget_report import Search, limits_text
 from nnunet_kd.planning.budget_search import Candidate, Measurement
 
@@ -35,21 +36,17 @@ def plot_search(search: Search, file: Path) -> None:
     nearest in size to the chosen one, their seconds by stage.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     shown = _nearest(search)
-    # no pyplot: it would keep the figure and choose a window system
     with mpl.rc_context(_STYLE):
-        figure = Figure(layout="constrained", figsize=(15, max(5.2, 2.0 + 0.42 * len(shown))))
-        FigureCanvasAgg(figure)
+        figure = new_figure(figsize=(15, max(5.2, 2.0 + 0.42 * len(shown))))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
         _draw_all(left, search)
         _draw_stages(right, search, shown)
         figure.suptitle(f"Students measured on case {search.case}: {limits_text(search.found.limits)}")
         handles = [mpl.patches.Patch(color=colour, label=stage) for stage, colour in _STAGES.items()]
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
-        figure.savefig(file, dpi=130)
+        save_figure(figure, file, dpi=130)
 
 
 def _colour(search: Search, candidate: Candidate) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.report import PICTURES
+from nnunet_kd.figures import new_figure, save_figure
 from nnunet_kd.recon.evaluation.metrics import centre_crop, psnr
 from nnunet_kd.recon.evaluation.volumes import fitting, read_prediction, read_target, slice_axis
 
@@ -79,13 +80,9 @@ def plot_slice(
         sampling: Adds a column with input, k-space and mask.
         title: Above all.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     n_columns = 1 + len(arms) + (sampling is not None)
     ratio = target.shape[0] / target.shape[1]
-    figure = Figure(figsize=(2.5 * n_columns + 0.6, 2.5 * ratio * 3 + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(2.5 * n_columns + 0.6, 2.5 * ratio * 3 + 1.0))
     grid = figure.subplots(3, n_columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -104,12 +101,7 @@ def plot_slice(
     _draw_scale(figure, grid[1, first], error if arms else None, target.shape)
     if title:
         figure.suptitle(title, fontsize=10)
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        figure.savefig(temporary, dpi=140, format="png")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(figure, file, dpi=140)
 
 
 def _draw_image(axes: "Axes", image: Image, top: float, title: str) -> None:

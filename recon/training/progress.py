@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nnunet_kd.evaluation.plots import COLOURS
+from nnunet_kd.figures import new_figure, save_figure
 from nnunet_kd.recon.training.log import LOSS, PART, RATE, SCORE, EpochLog
 
 if TYPE_CHECKING:
@@ -19,10 +20,9 @@ def plot_progress(log: EpochLog, path: Path) -> None:
         log: At least one epoch.
         path: A file ending in ``.png``; written under another name and renamed.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(12, 18), layout="constrained")
+    figure = new_figure(figsize=(12, 18))
     losses, scores, times, rates = figure.subplots(4, 1, sharex=True)
     parts = {f"{name.removeprefix(PART)}, unweighted": row for name, row in _starting(log, PART).items()}
     _draw(losses, "training loss", {"minimised sum": log.values[LOSS], **(parts if len(parts) > 1 else {})})
@@ -35,9 +35,7 @@ def plot_progress(log: EpochLog, path: Path) -> None:
     times.set_ylim(bottom=0)
     rates.set_xlabel("epoch")
     rates.xaxis.set_major_locator(MaxNLocator(integer=True))
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=80, format="png")
-    temporary.replace(path)
+    save_figure(figure, path, dpi=80)
 
 
 def _starting(log: EpochLog, prefix: str) -> "dict[str, list[float]]":

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nnunet_kd.figures import new_figure
 from nnunet_kd.recon.data.samples import SampleSettings, collate, make_sample
 from nnunet_kd.recon.networks.generative import MEAN_SAMPLES, GenerativeNetwork
 from nnunet_kd.recon.physics.sampling import true_acceleration
@@ -92,13 +93,11 @@ def draw(shown: Shown) -> bytes:
     """Return the picture, PNG: images above, below them errors, and what the samples do not agree on."""
     from io import BytesIO
 
-    from matplotlib.figure import Figure
-
     first, second, mean = shown.samples[0], shown.samples[1], shown.samples.mean(axis=0)
     images = {"zero-filled": shown.zero_filled, "baseline": shown.baseline, "sample 0": first, "sample 1": second}
     images[f"mean of {len(shown.samples)}"] = mean
     ratio = shown.target.shape[0] / shown.target.shape[1]
-    figure = Figure(figsize=(16, 16 / 7 * ratio * 2 + 1.2), layout="constrained")
+    figure = new_figure(figsize=(16, 16 / 7 * ratio * 2 + 1.2))
     grid = figure.subplots(2, len(images) + 2)
     figure.suptitle(shown.title)
     brightest = float(shown.target.max()) or 1.0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_kd.evaluation.plots import COLOURS, DARK, GREY, MARKERS
+from nnunet_kd.figures import new_figure, save_figure
 from nnunet_kd.recon.evaluation.invention.measures import MEAN, SAMPLE
 from nnunet_kd.recon.evaluation.invention.spread import calibration_curve, expected_error
 
@@ -20,13 +21,9 @@ _LIMIT = 20.0  # dB; a zero-filled image would make everything else a straight l
 
 def plot_curves(findings: "Findings", file: Path) -> None:
     """Draw both curves as PNG, one row for each acceleration."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = findings.groups
     calibrated = any(found.moments is not None for found in findings.arms)
-    figure = Figure(figsize=(11 if calibrated else 6.5, 4.2 * len(groups)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(11 if calibrated else 6.5, 4.2 * len(groups)))
     grid = figure.subplots(len(groups), 2 if calibrated else 1, squeeze=False)
     names = list(dict.fromkeys(found.arm.name for found in findings.arms))
     for row, (rate, arms) in zip(grid, groups.items(), strict=True):
@@ -34,7 +31,7 @@ def plot_curves(findings: "Findings", file: Path) -> None:
         _draw_spectra(row[0], arms, names, where)
         if calibrated:
             _draw_calibration(row[1], arms, names, where)
-    figure.savefig(file, dpi=130)
+    save_figure(figure, file, dpi=130)
 
 
 def _style(name: str, names: Sequence[str]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_kd.figures import new_figure, save_figure
 from nnunet_kd.recon.evaluation.invention.case_files import read_images
 from nnunet_kd.recon.evaluation.invention.detail import injected_detail, sample_mean
 from nnunet_kd.recon.evaluation.invention.measures import SAMPLE
@@ -145,14 +146,10 @@ def plot_panels(target: Image, panels: Mapping[str, Panel], file: Path, *, top: 
         top: White of the images; errors are white at a fifth of it.
         title: Above all.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = _rows(target, panels, top)
     ratio = target.shape[0] / target.shape[1]
     n_columns = 1 + len(panels)
-    figure = Figure(figsize=(2.6 * n_columns + 0.4, 2.6 * ratio * len(rows) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(2.6 * n_columns + 0.4, 2.6 * ratio * len(rows) + 0.9))
     grid = figure.subplots(len(rows), n_columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -171,7 +168,7 @@ def plot_panels(target: Image, panels: Mapping[str, Panel], file: Path, *, top: 
     for axes, name in zip(grid[0, 1:], panels, strict=True):
         axes.set_title(name, fontsize=10)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(file, dpi=140)
+    save_figure(figure, file, dpi=140)
 
 
 Draw = Callable[["Axes", Panel], Any]
