@@ -107,7 +107,9 @@ def header_of(file: Any, path: Path) -> CaseHeader:  # noqa: ANN401  # h5py's
 
 
 def _check_attributes(attributes: Mapping[str, Any], width: int, path: Path) -> None:
-    """Refuse places of columns and of the image in space that are none."""
+    """Refuse patients without a name, and places of columns and of the image in space that are none."""
+    if not isinstance(patient := attributes.get("patient_id", ""), str | int):
+        raise UsageError(f"expected a text in the attribute 'patient_id' of {path}, got {patient!r:.80}")
     kinds: dict[str, tuple[int, str, Any]] = {
         "padding": (2, f"two columns 0 <= left < right <= {width}", lambda a: 0 <= a[0] < a[1] <= width),
         "affine": (16, "16 finite numbers", lambda _: True),

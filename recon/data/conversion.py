@@ -130,6 +130,7 @@ def check(job: Job) -> Checked:
     facts = {case.name: one for case, one in zip(cases, found, strict=True)}
     parts = deal_out(cases, {name: one.patient for name, one in facts.items()}, job.split)
     _refuse_unfit(parts, cases, facts)
+    _refuse_nothing_left(job, facts.values())
     mask = _fixed_mask(job, cases)
     content = _content(job, facts, parts, mask)
     check_settings(content, parts.training, parts.test, str(job.source))
@@ -253,6 +254,13 @@ def _refuse_unfit(parts: Parts, cases: Sequence[SourceCase], facts: Mapping[str,
         if one.single_coil != facts[first].single_coil:
             axes = 3 if facts[first].single_coil else 4
             raise UsageError(f"expected {axes} axes in key 'kspace' of {files[name]}, as in {files[first]}")
+
+
+def _refuse_nothing_left(job: Job, facts: Iterable[CaseFacts]) -> None:
+    for matrix in {one.matrix for one in facts}:
+        if job.truncation is not None and any(f > n for f, n in zip(job.truncation, matrix, strict=True)):
+            factors = " ".join(f"{factor:g}" for factor in job.truncation)
+            raise UsageError(f"--truncation: expected at most the matrix {matrix[0]} {matrix[1]}, got {factors}")
 
 
 def _fixed_mask(job: Job, cases: Sequence[SourceCase]) -> NDArray[np.float32] | None:

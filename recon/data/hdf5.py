@@ -45,9 +45,11 @@ def dataset_of(file: Any, key: str, *, n_axes: tuple[int, ...], kinds: str, path
         UsageError: If there is no such key, or it holds something else.
     """
     found = file.get(key)
-    if found is None or not hasattr(found, "shape"):
+    if found is None:
         keys = ", ".join(sorted(file)) or "none"
         raise UsageError(f"expected the key '{key}' in {path}, found: {keys}")
+    if not hasattr(found, "shape"):
+        raise UsageError(f"expected an array in key '{key}' of {path}, found a group")
     if found.ndim not in n_axes or 0 in found.shape:
         expected = " or ".join(map(str, n_axes))
         raise UsageError(f"expected {expected} axes without empty ones in key '{key}' of {path}, got {found.shape}")

@@ -37,14 +37,19 @@ def read_nifti(path: Path, axis: int) -> tuple[NDArray[np.float32], NDArray[np.f
         Slices ``(S, H, W)`` and the file's affine.
 
     Raises:
-        UsageError: If it is damaged, truncated, has values that are not finite, or other than three axes.
+        UsageError: If it is damaged, truncated, has values that are not real and finite, or other than three axes.
     """
     import nibabel
 
     try:
         check_whole(path)
         image: Any = nibabel.load(path)
+        stored = image.get_data_dtype()
+        if stored.kind not in "iuf":
+            raise ValueError(f"expected real numbers, got {stored}")
         array = np.asarray(image.dataobj, dtype=np.float32)
+        if not np.isfinite(image.affine).all():
+            raise ValueError("its place in space, sform or qform, is not finite")
     # nibabel, gzip and zlib raise whatever a damaged file leads to
     except Exception as error:
         raise UsageError(f"cannot read {path} as NIfTI ({' '.join(str(error).split())}); copy it again") from error

@@ -88,15 +88,23 @@ class SourceFormat:
 
 
 def files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return all files below a folder with one of some endings, hidden ones left out, in the order of paths."""
+    """Return all files below a folder with one of some endings, hidden ones left out, in the order of paths.
+
+    Raises:
+        UsageError: If one is a link to nothing; a case would be missing in silence.
+    """
     wanted = tuple(endings)
-    return sorted(
+    found = sorted(
         path
         for path in folder.rglob("*")
         if path.name.lower().endswith(wanted)
-        and path.is_file()
+        and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    for path in found:
+        if not path.exists():
+            raise UsageError(f"expected a file at {path}, found a link to nothing; mend or remove it")
+    return found
 
 
 def check_names(cases: Sequence[SourceCase], source: Path, layout: str) -> list[SourceCase]:

@@ -105,6 +105,7 @@ def _damage(path: Path, kind: str) -> None:
         kspace = file["kspace"][()]
         changes: dict[str, tuple[str, Any]] = {
             "missing": ("kspace", None),
+            "group": ("kspace", {}),
             "real": ("kspace", np.abs(kspace)),
             "flat": ("kspace", kspace[0, 0]),
             "NaN": ("kspace", kspace * np.where(np.arange(10) == 4, np.nan, 1)),
@@ -120,7 +121,9 @@ def _damage(path: Path, kind: str) -> None:
         key, value = changes[kind]
         if key in file:
             del file[key]
-        if value is not None:
+        if isinstance(value, dict):
+            file.create_group(key)
+        elif value is not None:
             file[key] = value
 
 
@@ -129,6 +132,7 @@ def _damage(path: Path, kind: str) -> None:
     [
         ("truncated", "truncated"),
         ("missing", "expected the key 'kspace' in .*, found: ismrmrd_header, reconstruction_rss"),
+        ("group", "expected an array in key 'kspace' of .*, found a group"),
         ("real", "expected complex numbers in key 'kspace' of .*, got float32"),
         ("flat", "expected 3 or 4 axes .* in key 'kspace'"),
         ("NaN", "finite numbers in key 'kspace'"),
@@ -160,6 +164,7 @@ def test_damage_is_named_with_file_and_key(multi_coil: Path, kind: str, message:
         ("affine", "none"),
         ("affine", np.full(16, np.nan)),
         ("slice_axis", 7),
+        ("patient_id", np.arange(3)),
     ],
     ids=str,
 )

@@ -122,6 +122,12 @@ def test_a_phase_beyond_the_circle_is_refused(
     assert "expected --phase to be from 0 to pi" in capsys.readouterr().err
 
 
+def test_a_truncation_beyond_the_matrix_is_refused(raw: Path, knee: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _convert("fastmri", "-i", knee, "-d", 1, "-n", "Knee", "--truncation", 2, 7) == 2
+    assert "--truncation: expected at most the matrix 8 6, got 2 7" in capsys.readouterr().err
+    assert not list(raw.iterdir())
+
+
 def test_check_writes_nothing(raw: Path, knee: Path) -> None:
     assert _convert("fastmri", "-i", knee, "-d", 1, "-n", "Knee", "--check") == 0
     assert not list(raw.iterdir())

@@ -124,3 +124,24 @@ def test_a_truncated_nifti_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes((tmp_path / "a.nii").read_bytes()[:-1000])
     with pytest.raises(UsageError, match=r"a\.nii as NIfTI .truncated"):
         _volume(tmp_path)
+
+
+def test_complex_images_are_no_magnitudes(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.complex64), AFFINE), tmp_path / "a.nii")
+    with pytest.raises(UsageError, match=r"a\.nii as NIfTI .expected real numbers, got complex64"):
+        _volume(tmp_path)
+
+
+def test_a_nifti_lies_somewhere(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.float32), AFFINE), tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[280:296] = np.full(4, np.nan, "<f4").tobytes()  # srow_x
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(UsageError, match=r"a\.nii as NIfTI .*sform or qform, is not finite"):
+        _volume(tmp_path)
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").symlink_to(tmp_path / "gone")
+    with pytest.raises(UsageError, match=r"expected a file at .*a\.h5, found a link to nothing"):
+        FORMAT.find(tmp_path, ReadOptions())
