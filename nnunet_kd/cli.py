@@ -4,7 +4,6 @@ Each verb is a module with ``EXAMPLE``, ``add_arguments(parser)`` and ``run(opti
 it is imported only when its verb is asked for, so that ``nnunet_kd --help`` costs no torch.
 """
 
-import argparse
 import errno
 import os
 import sys
@@ -13,6 +12,7 @@ from importlib import import_module
 
 from nnunet_kd import __version__, discovery
 from nnunet_kd.errors import UsageError
+from nnunet_kd.verb_parser import VerbParser
 
 # verb: (module, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
@@ -62,15 +62,10 @@ def _overview() -> str:
     return head + "\n".join(lines) + "\n\n'nnunet_kd VERB --help' shows the options of a verb and an example."
 
 
-def _parser(verb: str) -> tuple[argparse.ArgumentParser, object]:
+def _parser(verb: str) -> tuple[VerbParser, object]:
     module_name, text = VERBS[verb]
     module = import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"nnunet_kd {verb}",
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  {module.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = VerbParser(f"nnunet_kd {verb}", text, module.EXAMPLE)
     module.add_arguments(parser)
     return parser, module
 

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 from nnunet_kd.errors import UsageError
+from nnunet_kd.verb_parser import VerbParser
 
 EXAMPLE = "nnunet_kd recon train 1 2d 0 -tr DCCNNTrainer"
 
@@ -61,12 +62,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"unknown sub-verb '{options.sub_verb}', expected one of: {', '.join(VERBS)}")
     module_name, text = VERBS[options.sub_verb]
     module = import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"nnunet_kd recon {options.sub_verb}",
-        description=text[0].upper() + text[1:] + ".",
-        epilog=f"example:\n  {module.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = VerbParser(f"nnunet_kd recon {options.sub_verb}", text, module.EXAMPLE)
     module.add_arguments(parser)
     chosen = parser.parse_args(options.arguments)
     try:
