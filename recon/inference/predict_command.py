@@ -19,6 +19,7 @@ EXAMPLE = (
 )
 
 MOST_THREADS = 1024  # far more than that end the process
+MOST_SAMPLES = 1000  # those of a batch of slices are held in memory
 
 
 def _fold(text: str) -> int | str:
@@ -115,6 +116,8 @@ def _open(options: argparse.Namespace) -> Predictor:
     from nnunet_kd.recon.training.models import open_recon_model
 
     asked = options.samples is not None or options.seed is not None
+    if options.samples is not None and options.samples > MOST_SAMPLES:
+        raise UsageError(f"--samples: expected at most {MOST_SAMPLES}, got {options.samples}; draw more with --seed")
     samples = SampleRequest(n_samples=options.samples, seed=options.seed or 0) if asked else None
     if options.threads is not None:
         if options.threads > MOST_THREADS:

@@ -38,9 +38,9 @@ def open_baseline(text: str) -> tuple["ReconModel", int | str | None]:
         text: ``MODEL_FOLDER[:FOLD]``.
 
     Raises:
-        UsageError: If it is missing or damaged, or of another network.
+        UsageError: If it is missing or damaged, or of another network, or the fold was not trained to its end.
     """
-    from nnunet_kd.recon.training.models import open_recon_model
+    from nnunet_kd.recon.training.models import FINAL, open_recon_model
 
     folder, fold = parse_baseline(text)
     model = open_recon_model(folder)
@@ -48,6 +48,8 @@ def open_baseline(text: str) -> tuple["ReconModel", int | str | None]:
     name = architecture.network_class_name.rpartition(".")[2]
     if name != BASELINE or architecture.arch_kwargs.get("complex_data") is False:
         raise UsageError(f"baseline: expected an {BASELINE} of complex images in {model.path}, got {name}")
+    if fold is not None:
+        model.checkpoint(fold, FINAL)
     return model, fold
 
 

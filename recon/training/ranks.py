@@ -45,12 +45,14 @@ def join_ranks(device_name: str, example: str) -> tuple[Place, torch.device]:
 
 
 def choose_device(name: str, place: Place = ALONE) -> torch.device:
-    """Return the device of a process: ``cuda`` falls back to the CPU where there is none.
+    """Return the device of a process.
 
     Raises:
-        UsageError: If a machine has fewer GPUs than processes, or ``mps`` is not there.
+        UsageError: If a machine has fewer GPUs than processes, or ``cuda`` or ``mps`` is not there.
     """
-    if name == "cuda" and torch.cuda.is_available():
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError("-device cuda: expected a GPU of NVIDIA or AMD, found none here; type -device cpu")
         if place.local_world_size > torch.cuda.device_count():
             raise UsageError(
                 f"expected a GPU per process, found {torch.cuda.device_count()}; type -num_gpus with that number"

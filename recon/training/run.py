@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.kd_block import KDSettings
@@ -103,6 +104,16 @@ def read_fold(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
+def _read_splits(path: Path) -> list[dict[str, Any]]:
+    again = f"nnunet_kd recon preprocess -d {path.parent.name}"
+    if not path.is_file():
+        raise UsageError(f"expected {path}, found none; type: {again}")
+    splits = read_json(path)
+    if not isinstance(splits, list) or not all(isinstance(s, dict) and {"train", "val"} <= s.keys() for s in splits):
+        raise UsageError(f"{path}: expected a list of objects with 'train' and 'val'; type: {again} --overwrite")
+    return splits
+
+
 def all_cases(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return every preprocessed case, to train and to validate on: fold ``all`` needs no splits."""
     from nnunet_kd.recon.data.preprocessed import PreprocessedCases
@@ -118,12 +129,9 @@ def read_split(dataset: Path, fold: int) -> tuple[tuple[str, ...], tuple[str, ..
         UsageError: If the file is missing or has another form, or has no such fold.
     """
     path = dataset / "splits_final.json"
-    splits = read_json(path)
-    whole = isinstance(splits, list) and all(isinstance(s, dict) and {"train", "val"} <= s.keys() for s in splits)
-    if splits == []:
+    splits = _read_splits(path)
+    if not splits:
         raise UsageError(f"fold: expected 'all', since {path} has no folds, got {fold}")
-    if not whole:
-        raise UsageError(f"{path}: expected a list of objects with 'train' and 'val'; preprocess again")
     if fold >= len(splits):
         raise UsageError(f"fold: expected 0 to {len(splits) - 1} or 'all', got {fold}; see {path}")
     chosen = splits[fold]

@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", metavar="PLANS", help=f"default: {PLANS}, of trainers with KD {STUDENT_PLANS}")
     parser.add_argument("--c", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--val", action="store_true", help="validate the trained network only")
-    parser.add_argument(
-        "-device", default="cuda", choices=("cpu", "cuda", "mps"), help="default: cuda, where there is none the CPU"
-    )
+    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="default: cuda, where there is none the CPU")
     parser.add_argument("-num_gpus", type=int, default=1, metavar="N", help="processes on this machine, also on CPUs")
 
 
@@ -39,8 +37,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: If data, plans, trainer, teachers or checkpoints do not suit each other.
     """
+    import torch
+
     from nnunet_kd.recon.training.ranks import started_by_torchrun
 
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.c and options.val:
         raise UsageError("expected one of --c and --val, got both; leave one out")
     if options.num_gpus < 1:
@@ -106,8 +107,9 @@ def _start_processes(options: argparse.Namespace) -> int:
     n = options.num_gpus
     if options.device == "mps":
         raise UsageError("-num_gpus: expected 1 with -device mps; leave it out")
-    if options.device == "cuda" and torch.cuda.is_available() and torch.cuda.device_count() < n:
-        raise UsageError(f"-num_gpus: expected at most {torch.cuda.device_count()}, the GPUs found, got {n}")
+    if options.device == "cuda" and torch.cuda.device_count() < n:
+        found = torch.cuda.device_count()
+        raise UsageError(f"-num_gpus: expected at most {found}, the GPUs found, got {n}; or type -device cpu")
     trainer = _trainer(options, torch.device("cpu"), ALONE)
     check_share(trainer.run.configuration.batch_size, n)
     words = [options.dataset, options.configuration, options.fold, "-tr", options.tr, "-device", options.device]

@@ -79,7 +79,11 @@ def test_the_report_takes_the_folders(generative: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--samples", 2], "expected one fold, got 2"), (["--zero_filled", "--seed", 1], "this one gives one image")],
+    [
+        (["--samples", 2], "expected one fold, got 2"),
+        (["-f", 0, "--samples", 1001], "expected at most 1000, got 1001"),
+        (["--zero_filled", "--seed", 1], "this one gives one image"),
+    ],
 )
 def test_what_gives_no_samples(
     generative: Any, words: list[object], message: str, capsys: pytest.CaptureFixture[str]

@@ -105,6 +105,7 @@ def test_plans_after_a_baseline_have_its_network_masks_and_scale(
     for words, message in (
         (("--network", "texture_net", "--channels", "8"), "leave --channels out"),
         (("--network", "stylish"), "type --network texture_net"),
+        (("--network", "texture_net", "--baseline", f"{named}:3"), "expected fold 3 in"),
     ):
         with pytest.raises(UsageError, match=message):
             run("plan", "-d", "1", "--baseline", named, "-p", "nnUNetOtherPlans", *words)

@@ -1,11 +1,13 @@
 """What a user may get wrong before anything is built: one line, and nothing written."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nnunet_kd.cli import main
 
@@ -71,6 +73,23 @@ def test_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not list(site.results.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("words", [[], ["-num_gpus", "2"]])
+def test_a_gpu_that_is_not_there(
+    site: Any, planned: Planned, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    site.write(planned("nnUNetReconPlans"))
+    assert main(["recon", "train", "950", "2d", "0", "-device", "cuda", *words]) == 2
+    assert re.search("-device cuda: expected a GPU|-num_gpus: expected at most 0", capsys.readouterr().err)
+    assert not list(site.results.iterdir())
+
+
+def test_missing_splits(site: Any, planned: Planned, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.preprocessed / "Dataset950_Discs" / "splits_final.json").unlink()
+    assert site.train("DCCNNTrainer", planned("nnUNetReconPlans")) == 2
+    assert "found none; type: nnunet_kd recon preprocess -d Dataset950_Discs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
