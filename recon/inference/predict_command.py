@@ -19,6 +19,7 @@ EXAMPLE = (
 )
 
 MOST_THREADS = 1024  # far more than that end the process
+LARGEST_SEED = 2**32 - 1
 MOST_SAMPLES = 1000  # those of a batch of slices are held in memory
 
 
@@ -35,8 +36,8 @@ def _count(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got '{text}'")
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {LARGEST_SEED}, got '{text}'")
     return int(text)
 
 

@@ -93,6 +93,12 @@ def test_what_gives_no_samples(
     assert not generative.output.exists()
 
 
+def test_a_seed_that_no_generator_takes(generative: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        generative.predict("-f", 0, "--samples", 2, "--seed", 2**64)
+    assert "--seed: expected a whole number from 0 to 4294967295" in capsys.readouterr().err
+
+
 def test_a_network_of_one_image_has_no_samples(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.predict("-f", 0, "--samples", 2) == 2
     assert "this one gives one image" in capsys.readouterr().err
