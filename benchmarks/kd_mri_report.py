@@ -82,7 +82,7 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
             _draw_arm(axes, arms, arm, y)
         axes.axvline(0, color="black", lw=0.8)
         axes.set_yticks(range(len(names)), names)
-        axes.set_title(f"{acceleration}x, {len(arms[CONTROL])} seed(s)", fontsize=11)
+        axes.set_title(f"{acceleration}x; seeds: {len(arms[CONTROL])}", fontsize=11)
         axes.set_xlabel("PSNR minus the student's alone [dB]")
     figure.suptitle("dots: patients; diamonds: mean with 95 % interval over patients", fontsize=10)
     figure.savefig(path, dpi=130)

@@ -65,7 +65,7 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
                 )
         axes.axhline(0, color="black", lw=0.8)
         axes.set_xlabel("slice of the test volume, from the feet")
-        axes.set_title(f"trained on the {trained_on}, {len(arms[CONTROL])} seed(s)", fontsize=10)
+        axes.set_title(f"trained on the {trained_on}; seeds: {len(arms[CONTROL])}", fontsize=10)
     panels[0].set_ylabel("PSNR minus that of\nthe student alone [dB]")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
