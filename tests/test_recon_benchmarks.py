@@ -41,7 +41,7 @@ def test_every_arm_can_be_planned_and_has_a_name_of_its_own(name: str, load: Any
         assert find_trainer(found["trainer"]).distils == bool(found.get("taught"))
         named = {word for word in found["options"] if word.startswith("--")}
         free = {"--lr", "--lr-schedule", "--channels", "--blocks"} if name == "extreme_acceleration" else set()
-        assert named <= {"--method", "--network", "--layers", "--convs", "--random-teacher"} | free
+        assert named <= {"--method", "--schedule", "--network", "--layers", "--convs", "--random-teacher"} | free
 
 
 def test_one_subject_is_described_without_interval(load: Any) -> None:
