@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import nibabel as nib
 import numpy as np
@@ -113,7 +114,7 @@ def toy_plans(**configuration: Any) -> dict[str, Any]:
 def _checkpoint(plans: dict[str, Any], fold: str, trainer: str, builder: type[nnUNetTrainer]) -> dict[str, Any]:
     """Everything nnU-Net saves, its log's numpy scalars and its device object included."""
     manager = PlansManager(json.loads(json.dumps(plans)))
-    torch.manual_seed(hash(fold) % 1000)
+    torch.manual_seed(crc32(fold.encode()))  # Python's own hash differs from process to process
     network = builder.build_network_architecture(manager, manager.get_configuration("3d_fullres"), 1, 3, True)
     optimizer = torch.optim.AdamW(network.parameters())
     sum(parameter.square().sum() for parameter in network.parameters()).backward()
