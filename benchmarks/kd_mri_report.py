@@ -82,9 +82,8 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
         for y, arm in enumerate(names):
             _draw_arm(axes, arms, arm, y)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set_xscale(
-            "symlog", linthresh=NEAR, linscale=1.5
-        )  # a random teacher costs a hundred times what others gain
+        # a random teacher costs a hundred times what the others gain
+        axes.set_xscale("symlog", linthresh=NEAR, linscale=1.5)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.margins(x=0.08)
         axes.set_yticks(range(len(names)), names)
