@@ -7,6 +7,7 @@ from typing import Any
 from nnunet_kd.errors import UsageError
 from nnunet_kd.planning.kd_block import KDSettings
 from nnunet_kd.planning.model_folder import find_dataset_folder, nnunet_folder, read_json
+from nnunet_kd.recon.data.preprocessed_facts import preprocess_again
 from nnunet_kd.recon.planning.plan_blocks import check_name
 from nnunet_kd.recon.planning.plans import Configuration, ReconPlans, read_plans
 
@@ -105,7 +106,7 @@ def read_fold(text: str) -> int | str:
 
 
 def _read_splits(path: Path) -> list[dict[str, Any]]:
-    again = f"nnunet_kd recon preprocess -d {path.parent.name}"
+    again = preprocess_again(path)
     if not path.is_file():
         raise UsageError(f"expected {path}, found none; type: {again}")
     splits = read_json(path)

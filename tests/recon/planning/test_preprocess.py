@@ -202,9 +202,16 @@ def test_damaged_facts_are_refused(planned: Path, changed: dict[str, Any], messa
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(UsageError) as caught:
         PreprocessedCases(folder)
-    assert "phantom_002.json: " in str(caught.value)
+    assert "phantom_002.json" in str(caught.value)
     assert message in str(caught.value)
     assert str(caught.value).endswith("; type: nnunet_kd recon preprocess -d Dataset001_Single --overwrite")
+
+
+def test_truncated_facts_are_refused(planned: Path) -> None:
+    path = _preprocess(planned) / f"{CASE}.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UsageError, match=r"phantom_002\.json as JSON.*; type: .*Dataset001_Single --overwrite"):
+        PreprocessedCases(path.parent)
 
 
 @pytest.mark.parametrize("ending", ["", "_target"])
