@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from study_report import PAGE, interval, replace_marked
 
 from nnunet_kd.evaluation.statistics import mean_with_interval, paired_difference
+from nnunet_kd.figures import new_figure, save_figure
 
 Round = Mapping[str, Any]
 PICTURE = "deployment.png"
@@ -187,10 +188,8 @@ def planner_table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(parts: Mapping[str, Sequence[Round]], path: Path) -> None:
     """Draw seconds of both parts and the memory of the large volume; black: range over rounds."""
-    from matplotlib.figure import Figure
-
     panels = [(part, key) for part in parts for key in ("seconds", "peak_megabytes")]
-    figure = Figure(figsize=(13, 0.4 + 2.4 * len(parts)), layout="constrained")
+    figure = new_figure(figsize=(13, 0.4 + 2.4 * len(parts)))
     axes = figure.subplots(len(parts), 2, squeeze=False)
     titles = {"hippocampus": "hippocampus, {n_cases} cases", "ct": "CT-sized volume, no mirroring"}
     for axis, (part, key) in zip(axes.flat, panels, strict=True):
@@ -202,7 +201,7 @@ def draw(parts: Mapping[str, Sequence[Round]], path: Path) -> None:
         axis.set_title(titles[part].format(**rounds[0]), loc="left", fontsize="medium")
         axis.set_xlabel("seconds of the whole command (logarithmic)" if key == "seconds" else "peak memory [MB]")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def _bars(axis: Any, bars: Mapping[str, Sequence[float]], *, logarithmic: bool) -> None:  # noqa: ANN401  # untyped

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from study_report import PAGE, replace_marked
 
 from nnunet_kd.evaluation.statistics import average_runs, paired_difference
+from nnunet_kd.figures import new_figure, save_figure
 
 Arms = Mapping[str, Sequence[Mapping[str, Any]]]
 BASELINE, UNET, TEXTURE = "baseline", "U-Net", "TextureNet"
@@ -102,9 +103,7 @@ def aims(arms: Arms, factors: Sequence[str]) -> Iterator[str]:
 
 def draw(arms: Arms, factors: Sequence[str], path: Any) -> None:  # noqa: ANN401  # a Path
     """Draw PSNR and the distance of the power spectra over the acceleration."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(figsize=(11, 4.2))
     panels = figure.subplots(1, 2)
     shown = [(arm, kind) for arm in arms if arm not in ABLATION[:-1] for kind in kinds(arms[arm])]
     colours = ["#999999", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00"]
@@ -121,7 +120,7 @@ def draw(arms: Arms, factors: Sequence[str], path: Any) -> None:  # noqa: ANN401
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def write(arms: Arms, settings: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from nnunet_kd.evaluation.statistics import (
     run_spread,
     share_of_gap,
 )
+from nnunet_kd.figures import new_figure, save_figure
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "hippocampus"
@@ -91,14 +92,12 @@ def findings(runs: Runs) -> str:
 
 def draw(runs: Runs) -> None:
     """Draw the mean Dice per seed, its interval over cases, and the paired differences per case."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = new_figure(figsize=(11, 4.6))
     means, pairs = figure.subplots(1, 2, width_ratios=(1.15, 1))
     _draw_means(means, runs)
     _draw_differences(pairs, runs)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURE, dpi=130)
+    save_figure(figure, PICTURE, dpi=130)
 
 
 def _draw_means(axes: Any, runs: Runs) -> None:  # noqa: ANN401  # matplotlib's axes
@@ -214,10 +213,8 @@ def _shown(method: str) -> str:
 
 def draw_methods(runs: Runs) -> None:
     """Draw the paired difference of every method with its interval; filled where there are three seeds."""
-    from matplotlib.figure import Figure
-
     rows = methods(runs)[::-1]
-    figure = Figure(figsize=(8, 0.34 * len(rows) + 1.2), layout="constrained")
+    figure = new_figure(figsize=(8, 0.34 * len(rows) + 1.2))
     axes = figure.subplots()
     for y, (_, difference, n_seeds) in enumerate(rows):
         error = [[difference.value - difference.low], [difference.high - difference.value]]
@@ -227,4 +224,4 @@ def draw_methods(runs: Runs) -> None:
     axes.set_yticks(range(len(rows)), [f"{_shown(name)}  ({n})" for name, _, n in rows])
     axes.set_ylabel("method  (seeds)")
     axes.set_xlabel("mean Dice against the same student alone, same seeds; 95 % interval over 40 cases")
-    figure.savefig(METHODS_PICTURE, dpi=130)
+    save_figure(figure, METHODS_PICTURE, dpi=130)

@@ -13,6 +13,7 @@ from nnunet_kd.evaluation.statistics import (
     paired_difference,
     share_of_gap,
 )
+from nnunet_kd.figures import new_figure, save_figure
 
 Arms = Mapping[str, Sequence[Mapping[str, Any]]]
 CONTROL, TEACHER = "student", "teacher"
@@ -72,10 +73,8 @@ def table(found: Mapping[str, Arms], settings: Mapping[str, Any]) -> str:
 
 def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Path
     """Draw the differences to the student alone: a dot per patient, the mean with its interval."""
-    from matplotlib.figure import Figure
-
     shown = {acceleration: arms for acceleration, arms in found.items() if CONTROL in arms and len(arms) > 2}
-    figure = Figure(figsize=(4.6 * max(1, len(shown)), 3.4), layout="constrained")
+    figure = new_figure(figsize=(4.6 * max(1, len(shown)), 3.4))
     panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
     for axes, (acceleration, arms) in zip(panels, shown.items(), strict=True):
         names = [arm for arm in arms if arm not in (CONTROL, "zero-filled")][::-1]
@@ -91,7 +90,7 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
         axes.set_xlabel("PSNR minus the student's alone [dB]")
     words = f"dots: patients; diamonds: mean with 95 % interval over patients; logarithmic beyond {NEAR} dB"
     figure.suptitle(words, fontsize=10)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def _draw_arm(axes: Any, arms: Arms, arm: str, y: int) -> None:  # noqa: ANN401  # matplotlib has no types

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_kd.evaluation.statistics import Difference, average_runs, mean_with_interval, paired_difference
+from nnunet_kd.figures import new_figure, save_figure
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
@@ -67,10 +68,8 @@ def table(runs: Runs, controls: Mapping[str, str]) -> str:
 
 def draw(runs: Runs, controls: Mapping[str, str], path: Path) -> None:
     """Draw every arm: dots are seeds, bars the 95 % interval over cases; right, the paired differences."""
-    from matplotlib.figure import Figure
-
     arms = list(runs)[::-1]
-    figure = Figure(figsize=(12, 0.5 * len(arms) + 1.4), layout="constrained")
+    figure = new_figure(figsize=(12, 0.5 * len(arms) + 1.4))
     means, pairs = figure.subplots(1, 2, sharey=True)
     for y, arm in enumerate(arms):
         own = scores(runs[arm])
@@ -91,7 +90,7 @@ def draw(runs: Runs, controls: Mapping[str, str], path: Path) -> None:
     beside.set_yticks(range(len(arms)), ["" if arm == controls[arm] else f"to {controls[arm]}" for arm in arms])
     figure.suptitle("dots: seeds (their number); bars: 95 % interval over cases; hollow: one seed", fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def write(name: str, runs: Runs, settings: Mapping[str, Any]) -> None:

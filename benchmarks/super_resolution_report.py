@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from recon_study import TEACHER, ZERO_FILLED
 from study_report import PAGE, replace_marked
 
+from nnunet_kd.figures import new_figure, save_figure
+
 Arms = Mapping[str, Sequence[Mapping[str, Any]]]
 CONTROL = "student"
 
@@ -50,10 +52,8 @@ def table(found: Mapping[str, Arms], published: Mapping[str, str]) -> str:
 
 def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Path
     """Draw the differences to the student alone over the slices, one line per arm."""
-    from matplotlib.figure import Figure
-
     shown = {trained_on: arms for trained_on, arms in found.items() if CONTROL in arms}
-    figure = Figure(figsize=(max(6.4, 4.6 * len(shown)), 3.8), layout="constrained")
+    figure = new_figure(figsize=(max(6.4, 4.6 * len(shown)), 3.8))
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
     colours = {TEACHER: "#0072B2", "student, distilled": "#D55E00", "student, random teacher": "#009E73"}
     for axes, (trained_on, arms) in zip(panels, shown.items(), strict=True):
@@ -70,7 +70,7 @@ def draw(found: Mapping[str, Arms], path: Any) -> None:  # noqa: ANN401  # a Pat
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     figure.suptitle("one subject", fontsize=11)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def write(found: Mapping[str, Arms], settings: Mapping[str, Any]) -> None:
